@@ -1,0 +1,163 @@
+package evidence
+
+import (
+	"time"
+
+	"immuaudit/proof"
+)
+
+// Name identifies a ledger: the operator's name for the server and the name
+// of the database. What a server says of itself (UUID, address, key) is
+// information and never part of the identity.
+type Name struct {
+	Server   string
+	Database string
+}
+
+func (n Name) String() string { return n.Server + "/" + n.Database }
+
+// Origin says how trust in a ledger began.
+type Origin string
+
+const (
+	OriginFirstContact Origin = "first-contact" // what the server showed when it was first met
+	OriginPinned       Origin = "pinned"        // set by hand
+	OriginImported     Origin = "imported"      // taken over from another auditor's state
+	OriginAccepted     Origin = "accepted"      // the recorded branch of an incident, accepted by an operator
+)
+
+// Baseline is the state from which trust in a ledger began.
+type Baseline struct {
+	State  proof.State
+	Origin Origin
+	At     time.Time
+	Note   string // the operator's reason, or where it was imported from
+}
+
+// Trust is all that is remembered of one ledger. Proven is the trusted state;
+// it moves forward only, by compare-and-swap on Version.
+type Trust struct {
+	Name     Name
+	Version  uint64 // counts changes of this record; 0 = not stored yet
+	Baseline Baseline
+	// Proven is the newest state bound to the baseline, with the server's
+	// signature over it if there was one.
+	Proven   proof.SignedState
+	ProvenAt time.Time
+	// Walk is the binary form of a proof.Walk that stands at the walked
+	// watermark; empty before the first transaction was walked.
+	Walk []byte
+	// Walked and Verified are the other two watermarks (transaction numbers).
+	Walked   uint64
+	Verified uint64
+	// Key is the signing key in force: the uncompressed point that signed
+	// states were seen under since first contact. Empty: never signed.
+	Key []byte
+	// UUID is the server's self-given identity when last seen.
+	UUID string
+	// Retired is set when an operator accepted that the database is gone.
+	Retired bool
+	// LastAgreed is when the server's history last agreed with Proven;
+	// LastAttempt is when a round was last made. Both are written lazily.
+	LastAgreed  time.Time
+	LastAttempt time.Time
+}
+
+// Status is where an incident stands.
+type Status string
+
+const (
+	Open     Status = "open"
+	Accepted Status = "accepted" // trust began anew from the recorded observed state
+	Kept     Status = "kept"     // the old baseline stands and the server agrees with it again
+)
+
+// Incident is a proven contradiction of one kind on one ledger. It stays open
+// until an operator decides.
+type Incident struct {
+	ID       string // as printed: the day it opened and four letters, 20261123-k7qd
+	Version  uint64 // counts changes of this record; 0 = not stored yet
+	Name     Name
+	UUID     string
+	Kind     Kind
+	Status   Status
+	OpenedAt time.Time
+	// Findings are those of the round that opened it (≤ MaxFindings).
+	Findings []Finding
+	// Trusted is what was remembered, Observed what the server showed in the
+	// round that opened the incident. Accepting takes Observed, never what
+	// the server shows later.
+	Trusted  proof.SignedState
+	Observed proof.SignedState
+	// LastSeen is when a round last ran into the same contradiction, Seen how often.
+	LastSeen time.Time
+	Seen     uint64
+	// AckedAt, AckedNote: an operator knows; reminders stop.
+	AckedAt   time.Time
+	AckedNote string
+	// ClosedAt, CloseNote: why it was accepted or kept.
+	ClosedAt  time.Time
+	CloseNote string
+	// Evidence is the path of the evidence file; EvidenceError says why there is none.
+	Evidence      string
+	EvidenceError string
+}
+
+// EventType names what is worth telling somebody.
+type EventType string
+
+const (
+	EventComparison      EventType = "comparison"       // a round compared two states (only for --audit-notification-on=always)
+	EventTampered        EventType = "tampered"         // an incident was opened
+	EventFirstContact    EventType = "first-contact"    // a baseline was recorded
+	EventIdentityChanged EventType = "identity-changed" // the server gives itself another UUID
+	EventSigningBegan    EventType = "signing-began"    // states are signed that were not before
+	EventStale           EventType = "stale"            // not auditable for longer than --audit-stale-after
+	EventRecovered       EventType = "recovered"        // auditable again after stale
+	EventStateCreated    EventType = "state-created"    // a state directory was made anew
+	EventDecision        EventType = "decision"         // an operator accepted, kept, acknowledged, pinned, imported or renamed
+)
+
+// Event is one thing that happened, in words and with the states it is about.
+type Event struct {
+	ID       string // random, 128 bits in hex: the idempotency key of its deliveries
+	Type     EventType
+	At       time.Time
+	Name     Name // Database empty: about the server or the auditor
+	UUID     string
+	Verdict  Verdict
+	Kind     Kind
+	Incident string
+	Message  string
+	// Previous is the trusted state, nil where there is none; Current what
+	// the server showed.
+	Previous *proof.SignedState
+	Current  *proof.SignedState
+}
+
+// Delivery asks for an event to be sent to a sink. It is stored in the same
+// transaction as what it is about, so that neither can be lost alone.
+type Delivery struct {
+	Sink  string
+	Event Event
+	// Coalesce: a newer delivery for the same sink, ledger and event type
+	// replaces this one while it waits.
+	Coalesce bool
+}
+
+// Change is what one round, or one decision, writes: all of it or nothing.
+type Change struct {
+	// Trust is the new record of a ledger. It is stored only if the stored
+	// version equals Trust.Version (0: only if there is none), as Version+1.
+	Trust *Trust
+	// Remember adds states that the walk must meet on its way; Forget drops
+	// those at or below that transaction number; ForgetAll drops all first.
+	Remember  []proof.State
+	Forget    uint64
+	ForgetAll bool
+	// Incidents to insert (Version 0) or replace (compare-and-swap like Trust).
+	Incidents []Incident
+	// Events to keep for the record, Deliveries to put into the outbox.
+	Events     []Event
+	Deliveries []Delivery
+}

@@ -1,0 +1,71 @@
+package audit
+
+import (
+	"context"
+	"errors"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// Server is one immudb, as the engine needs it. Every call has a deadline of
+// its own; every answer was bounded and decoded, none was judged. An error that
+// the caller did not cause by cancelling implements Fault.
+type Server interface {
+	Chain
+	// Databases lists the databases the login may see. The list is a hint:
+	// it only ever adds to what is audited.
+	Databases(ctx context.Context) ([]string, error)
+	// DefaultDatabase names the database of a login that chose none.
+	DefaultDatabase(ctx context.Context) (string, error)
+	// Bind gets a new token for db by its name, whatever token there was.
+	Bind(ctx context.Context, db string) error
+	// Binding is a number that changes with every new token for db: two
+	// answers under one number came through one token.
+	Binding(db string) uint64
+	// UUID is what the server called itself in its newest answer.
+	UUID() string
+}
+
+// Chain reads the history of one database.
+type Chain interface {
+	// CurrentState is the newest state the server claims. Its DB is the
+	// server's word and may name another database than asked for.
+	CurrentState(ctx context.Context, db string) (proof.SignedState, error)
+	// Headers gives up to limit consecutive headers starting at from, fewer
+	// where the history ends or a page would be too large.
+	Headers(ctx context.Context, db string, from uint64, limit int) ([]proof.Header, error)
+	// DualProof gives the server's proof that target extends source.
+	DualProof(ctx context.Context, db string, source, target uint64) (*proof.DualProof, error)
+}
+
+// Fault is an answer that could not be had, with the reason in the words of
+// package evidence ("not-found" only where the server, asked by name with a
+// fresh login, said that there is no such database; "tx-not-found" is mapped
+// to what it means by the caller).
+type Fault interface {
+	error
+	Reason() string
+}
+
+// ErrConflict is returned by Memory.Apply when a record changed since it was
+// read: somebody decided meanwhile. Nothing of the change was stored.
+var ErrConflict = errors.New("the record was changed by somebody else meanwhile")
+
+// Memory is the auditor's state. Apply returns only once the change is on disk.
+type Memory interface {
+	// Load reads everything the engine keeps in mind.
+	Load(ctx context.Context) (*Remembered, error)
+	// Apply stores one change, all of it or nothing.
+	Apply(ctx context.Context, c evidence.Change) error
+	// Generation changes whenever another process wrote to the state.
+	Generation(ctx context.Context) (uint64, error)
+}
+
+// Remembered is what Memory.Load gives.
+type Remembered struct {
+	Trust []evidence.Trust
+	Open  []evidence.Incident
+	// Marks are the states between walked and proven that the walk must meet.
+	Marks map[evidence.Name][]proof.State
+}
