@@ -161,3 +161,25 @@ type Change struct {
 	Events     []Event
 	Deliveries []Delivery
 }
+
+// Pending is a delivery waiting in the outbox.
+type Pending struct {
+	ID       int64
+	Sink     string
+	Event    Event
+	Queued   time.Time
+	Attempts int
+	NextTry  time.Time
+	LastErr  string // of the newest attempt, without credentials
+}
+
+// Queue sums up the outbox of one sink.
+type Queue struct {
+	Sink    string
+	Waiting int
+	Oldest  time.Time // when the oldest waiting delivery was queued
+	LastErr string
+	LastOK  time.Time // newest success since the start, zero if none
+	Sent    uint64    // since the start
+	Failed  uint64    // failed tries since the start
+}
