@@ -47,6 +47,10 @@ type Trust struct {
 	// Walk is the binary form of a proof.Walk that stands at the walked
 	// watermark; empty before the first transaction was walked.
 	Walk []byte
+	// WalkFromBaseline: the history before the baseline is known not to hold
+	// together (an accepted incident about its tree, headers or proofs), so
+	// the walk begins at the baseline instead of transaction 0.
+	WalkFromBaseline bool
 	// Walked and Verified are the other two watermarks (transaction numbers).
 	Walked   uint64
 	Verified uint64
