@@ -1,0 +1,181 @@
+package alert
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// durable is an outbox that outlives dispatchers, as the one on disk does.
+type durable struct {
+	mu      sync.Mutex
+	next    int64
+	waiting map[int64]evidence.Pending
+	wake    chan struct{}
+	broken  error // what writes answer while set
+	looks   int
+}
+
+func newDurable() *durable {
+	return &durable{waiting: make(map[int64]evidence.Pending), wake: make(chan struct{}, 1)}
+}
+
+func (o *durable) queue(sink string, e evidence.Event) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next++
+	now := time.Now()
+	o.waiting[o.next] = evidence.Pending{ID: o.next, Sink: sink, Event: e, Queued: now, NextTry: now}
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+	return o.next
+}
+
+func (o *durable) Due(_ context.Context, now time.Time, limit int) ([]evidence.Pending, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.looks++
+	var due []evidence.Pending
+	for _, p := range o.waiting {
+		if !p.NextTry.After(now) {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, func(a, b evidence.Pending) int {
+		return cmp.Or(a.NextTry.Compare(b.NextTry), cmp.Compare(a.ID, b.ID))
+	})
+	return due[:min(len(due), limit)], nil
+}
+
+func (o *durable) Delivered(_ context.Context, id int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.broken != nil {
+		return o.broken
+	}
+	delete(o.waiting, id)
+	return nil
+}
+
+func (o *durable) Retry(_ context.Context, id int64, next time.Time, lastErr string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.broken != nil {
+		return o.broken
+	}
+	if p, ok := o.waiting[id]; ok {
+		p.Attempts++
+		p.NextTry, p.LastErr = next, lastErr
+		o.waiting[id] = p
+	}
+	return nil
+}
+
+func (o *durable) breakDown(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.broken = err
+}
+
+func (o *durable) pending() []evidence.Pending {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var all []evidence.Pending
+	for _, p := range o.waiting {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b evidence.Pending) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// fakeSink is a sink whose behaviour is a function.
+type fakeSink struct {
+	name string
+	send func(context.Context, evidence.Event) error
+}
+
+func (s fakeSink) Name() string                                     { return s.name }
+func (s fakeSink) Send(ctx context.Context, e evidence.Event) error { return s.send(ctx, e) }
+func accepting(name string, got chan<- evidence.Event) fakeSink {
+	return fakeSink{name, func(_ context.Context, e evidence.Event) error {
+		got <- e
+		return nil
+	}}
+}
+
+var errDown = errors.New("connection refused")
+
+func failing(name string) fakeSink {
+	return fakeSink{name, func(context.Context, evidence.Event) error { return errDown }}
+}
+
+func tampered(db string, n int) evidence.Event {
+	return evidence.Event{
+		ID:      fmt.Sprintf("%s-%04d", db, n),
+		Type:    evidence.EventTampered,
+		At:      time.Date(2026, 11, 23, 12, 0, n, 0, time.UTC),
+		Name:    evidence.Name{Server: "prod", Database: db},
+		Verdict: evidence.Tampered,
+		Kind:    evidence.Fork,
+		Current: &proof.SignedState{DB: db, State: proof.State{TxID: uint64(n)}},
+	}
+}
+
+// running starts a dispatcher and gives what stops it and waits for its end.
+func running(t *testing.T, o *durable, adjust func(*Dispatcher), sinks ...Sink) (stop func()) {
+	t.Helper()
+	d, err := NewDispatcher(DispatcherOptions{Outbox: o, Sinks: sinks, Wake: o.wake})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if adjust != nil {
+		adjust(d)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// hurried makes a dispatcher wait milliseconds instead of seconds.
+func hurried(d *Dispatcher) { d.wait = func(int) time.Duration { return 5 * time.Millisecond } }
+
+// eventually polls a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
