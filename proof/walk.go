@@ -18,7 +18,7 @@ type Walk struct {
 	_    noCopy
 	alh  Hash // of the transaction it stands at; meaningless at 0
 	now  tree // over Alh(1)…Alh(N)
-	base tree // over Alh(1)…Alh(N−Window): from it the window can be formed again
+	base tree // over the transactions before the window: from it the window can be formed again
 
 	// Rings over the window: the Alh of transaction n is alhs[n%Window], the
 	// root over the first n transactions roots[n%(Window+1)].
@@ -94,7 +94,7 @@ func (w *Walk) next(h *Header, known *Hash) error {
 // push appends the Alh of the next transaction and moves the window.
 func (w *Walk) push(alh Hash) error {
 	n := w.now.size() + 1
-	if n > Window {
+	if n-w.base.size() > Window {
 		// Transaction n−Window leaves the window, and its place is free.
 		if err := w.base.append(w.leaves[n%Window]); err != nil {
 			return fmt.Errorf("moving the walk's window to transaction %d: %w", n, err)
@@ -119,7 +119,7 @@ func (w *Walk) record(alh Hash) error {
 }
 
 // Root is the RFC 6962 root over Alh(1)…Alh(size) as walked, for any size
-// from At back by Window; of no transactions it is SHA-256 of nothing. With
+// from At back by Window (by less after WalkAt); of no transactions it is SHA-256 of nothing. With
 // size = At().TxID it is the checkpoint of the state reached. Errors are
 // *Malformed for a size beyond At and *Unproven{NeedRoot} below the window.
 func (w *Walk) Root(size uint64) (Hash, error) {
@@ -129,9 +129,9 @@ func (w *Walk) Root(size uint64) (Hash, error) {
 		return Hash{}, malformed("size", "%d is beyond transaction %d, which the walk has reached", size, n)
 	case size == 0:
 		return EmptyAlh(), nil
-	case n-size > Window:
+	case size < w.base.size():
 		return Hash{}, &Unproven{Check: CheckBlRoot, Need: NeedRoot, From: size, To: n,
-			Detail: fmt.Sprintf("more than %d transactions back", Window)}
+			Detail: fmt.Sprintf("the walk remembers no tree of fewer than %d transactions", w.base.size())}
 	}
 	return w.roots[size%(Window+1)], nil
 }

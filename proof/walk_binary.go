@@ -1,39 +1,36 @@
 package proof
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
 )
 
 // A walk is stored as
 //
-//	u8 version (1) || u64 N || root || frontier || alhs
+//	u8 version (1) || u64 N || frontier || alhs || sha256
 //
-// root is the RFC 6962 root over the first N transactions, frontier the
-// perfect subtrees of the first N−Window, from the highest level down, and
-// alhs the Alhs of the transactions after them. Everything but root follows
-// from the size, and root follows from the rest, so that there is exactly one
-// encoding of a walk and a damaged one is noticed.
+// frontier holds the perfect subtrees over the first N−Window transactions,
+// from the highest level down, alhs the Alhs of the transactions after them,
+// and sha256 is over all that comes before it. The size follows from N and
+// nothing is stored that follows from the rest, so that there is exactly one
+// encoding of a walk, and a damaged one is noticed.
 const walkVersion = 1
 
-const walkHead = 1 + 8 + 32
+const walkHead = 1 + 8
 
 // MarshalBinary encodes the walk; at most about 4 KiB.
 func (w *Walk) MarshalBinary() ([]byte, error) {
 	n := w.now.size()
-	root, err := w.Root(n)
-	if err != nil {
-		return nil, err
-	}
 	b := binary.BigEndian.AppendUint64([]byte{walkVersion}, n)
-	b = append(b, root[:]...)
 	for _, h := range w.base.hashes(nil) {
 		b = append(b, h[:]...)
 	}
 	for tx := w.base.size() + 1; tx <= n; tx++ {
 		b = append(b, w.alhs[tx%Window][:]...)
 	}
-	return b, nil
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...), nil
 }
 
 // UnmarshalBinary restores a walk that MarshalBinary encoded. On an error,
@@ -46,15 +43,17 @@ func (w *Walk) UnmarshalBinary(b []byte) error {
 	if b[0] != walkVersion {
 		return malformed("walk", "version %d is not known, only %d is", b[0], walkVersion)
 	}
-	n := binary.BigEndian.Uint64(b[1:9])
+	n := binary.BigEndian.Uint64(b[1:walkHead])
 	if n > MaxTxID {
 		return malformed("walk", "stands at transaction %d, beyond 2⁶³−1", n)
 	}
-	root := Hash(b[9:walkHead])
 	recent := min(n, Window)
 	nodes := bits.OnesCount64(n - recent)
-	if want := walkHead + 32*(nodes+int(recent)); len(b) != want {
+	if want := walkHead + 32*(nodes+int(recent)) + sha256.Size; len(b) != want {
 		return malformed("walk", "%d bytes where %d are needed at transaction %d", len(b), want, n)
+	}
+	if body := b[:len(b)-sha256.Size]; sha256.Sum256(body) != Hash(b[len(body):]) {
+		return malformed("walk", "damaged: its checksum is another")
 	}
 	rest := make([]Hash, nodes+int(recent))
 	for i := range rest {
@@ -76,9 +75,6 @@ func (w *Walk) UnmarshalBinary(b []byte) error {
 		if err := r.record(alh); err != nil {
 			return malformed("walk", "%v", err)
 		}
-	}
-	if got, err := r.Root(n); err != nil || got != root {
-		return malformed("walk", "its root is not the one over its transactions")
 	}
 	w.set(&r)
 	return nil

@@ -48,24 +48,27 @@ type Fault interface {
 	Reason() string
 }
 
-// ErrConflict is returned by Memory.Apply when a record changed since it was
-// read: somebody decided meanwhile. Nothing of the change was stored.
-var ErrConflict = errors.New("the record was changed by somebody else meanwhile")
-
 // Memory is the auditor's state. Apply returns only once the change is on disk.
+// If a record changed since it was read, because somebody decided meanwhile,
+// nothing of the change is stored and the error implements
+// interface{ Conflict() bool }.
 type Memory interface {
 	// Load reads everything the engine keeps in mind.
-	Load(ctx context.Context) (*Remembered, error)
+	Load(ctx context.Context) (*evidence.Remembered, error)
 	// Apply stores one change, all of it or nothing.
 	Apply(ctx context.Context, c evidence.Change) error
 	// Generation changes whenever another process wrote to the state.
 	Generation(ctx context.Context) (uint64, error)
 }
 
-// Remembered is what Memory.Load gives.
-type Remembered struct {
-	Trust []evidence.Trust
-	Open  []evidence.Incident
-	// Marks are the states between walked and proven that the walk must meet.
-	Marks map[evidence.Name][]proof.State
+// conflicts reports whether a change was refused because of a decision.
+func conflicts(err error) bool {
+	var c interface{ Conflict() bool }
+	return errors.As(err, &c) && c.Conflict()
 }
+
+// epochError voids work that began before a decision.
+type epochError struct{}
+
+func (epochError) Error() string  { return "an operator decided meanwhile" }
+func (epochError) Conflict() bool { return true }

@@ -1,0 +1,276 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// conclude judges an outcome, stores what follows from it, and reports.
+// Nothing is trusted, and no verdict given on the strength of it, before it is
+// on disk.
+func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, began time.Time) evidence.Report {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	now := time.Now()
+	if out.doubt == nil && len(out.findings) == 0 {
+		if err := e.advance(ctx, l, v, &out, now); err != nil {
+			out.doubt = doubtf(evidence.StateProblem, "storing what was proven: %v", err)
+			if conflicts(err) {
+				out.doubt = decidedMeanwhile()
+				e.outdated.Store(true)
+			}
+		}
+	}
+	if len(out.findings) > 0 {
+		e.convict(ctx, l, v, &out, now)
+	}
+	e.retell(ctx, l, now)
+	return e.report(ctx, l, v, out, began, now)
+}
+
+// advance moves trust to what the outcome proved, in one change.
+func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) error {
+	l.mu.Lock()
+	if l.epoch != v.epoch {
+		l.mu.Unlock()
+		return epochError{}
+	}
+	t, walk := l.trust, l.walk
+	agreedAgain := !l.agreed && len(l.open) > 0
+	due := now.Sub(l.savedAt) >= saveEvery
+	var seen []evidence.Incident // LastSeen and Seen are kept in memory between writes
+	if agreedAgain || due {
+		for _, inc := range l.open {
+			if inc.Version > 0 {
+				seen = append(seen, inc)
+			}
+		}
+	}
+	l.mu.Unlock()
+
+	var c evidence.Change
+	dirty := agreedAgain || due && t.Version > 0
+	t.LastAgreed, t.LastAttempt = now, now
+	if out.first && !v.frozen() {
+		dirty = true
+		t.Baseline = evidence.Baseline{State: out.observed.State, Origin: evidence.OriginFirstContact, At: now}
+		t.Proven, t.ProvenAt = out.observed, now
+		c.Remember = []proof.State{out.observed.State}
+		e.tell(&c, evidence.Event{Type: evidence.EventFirstContact, Name: l.name, Current: &out.observed, Message: e.firstWords(l.name, &out.observed)})
+	}
+	if p := out.proven; p != nil && !v.frozen() && p.TxID > t.Proven.TxID {
+		dirty = true
+		t.Proven, t.ProvenAt = *p, now
+		c.Remember = []proof.State{p.State}
+	}
+	if w := out.walk; w != nil && !v.frozen() && w.At().TxID > walk.At().TxID && w.At().TxID <= t.Proven.TxID {
+		b, err := w.MarshalBinary()
+		if err != nil {
+			return fmt.Errorf("encoding the walk: %w", err)
+		}
+		dirty = true
+		t.Walk, t.Walked, walk = b, w.At().TxID, w
+		c.Forget = t.Walked
+	}
+	if out.key != nil {
+		dirty = true
+		if !out.first {
+			e.tell(&c, evidence.Event{Type: evidence.EventSigningBegan, Name: l.name, Current: &out.observed, Message: "states are signed now; from here on they must be signed by this key"})
+		}
+		t.Key = out.key
+	}
+	if uuid := e.o.Server.UUID(); uuid != "" && uuid != t.UUID {
+		dirty = true
+		e.identity(&c, t.UUID, uuid)
+		t.UUID = uuid
+	}
+	if e.o.Comparisons && !out.first {
+		e.compared(&c, l.name, v, out, now)
+	}
+	if dirty {
+		c.Trust = &t
+		c.Incidents = seen
+	}
+	if dirty || len(c.Deliveries) > 0 {
+		if err := e.o.Memory.Apply(ctx, c); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.prevTx = l.trust.Proven.TxID
+	if dirty {
+		t.Version++
+		l.savedAt = now
+		l.open = bump(l.open, seen)
+	}
+	l.trust, l.walk = t, walk
+	if c.Forget > 0 || len(c.Remember) > 0 {
+		l.marks = keepMarks(l.marks, c.Remember, walk.At().TxID)
+	}
+	l.agreed, l.lagging = true, l.lagging+out.lags
+	return nil
+}
+
+// bump counts the stored change of some incidents.
+func bump(open, stored []evidence.Incident) []evidence.Incident {
+	out := append([]evidence.Incident(nil), open...)
+	for i := range out {
+		for _, inc := range stored {
+			if inc.ID == out[i].ID {
+				out[i].Version++
+			}
+		}
+	}
+	return out
+}
+
+func decidedMeanwhile() *doubt {
+	return doubtf(evidence.Unstable, "an operator's decision came in mid-round; it counts from the next round on")
+}
+
+// keepMarks gives the states above the walk, in ascending order, as a new list:
+// rounds in flight still read the old one.
+func keepMarks(old, more []proof.State, walked uint64) []proof.State {
+	var out []proof.State
+	for _, list := range [][]proof.State{old, more} {
+		for _, m := range list {
+			if m.TxID > walked && (len(out) == 0 || m.TxID > out[len(out)-1].TxID) {
+				out = append(out, m)
+			}
+		}
+	}
+	return out
+}
+
+// convict records findings as an incident, or as one more sighting of an open
+// one of the same kind.
+func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) {
+	kind := evidence.Worst(out.findings)
+	l.mu.Lock()
+	stale := l.epoch != v.epoch
+	wasAgreed := l.agreed
+	l.agreed = false
+	l.prevTx = l.trust.Proven.TxID
+	open := append([]evidence.Incident(nil), l.open...)
+	l.mu.Unlock()
+	if stale {
+		// A decision came in mid-round: what was found was found against the
+		// old baseline. The next round judges anew.
+		out.findings, out.doubt = nil, decidedMeanwhile()
+		return
+	}
+	for i := range open {
+		if open[i].Kind != kind {
+			continue
+		}
+		open[i].LastSeen, open[i].Seen = now, open[i].Seen+1
+		var c evidence.Change
+		if e.o.Comparisons {
+			e.compared(&c, l.name, v, out, now)
+		}
+		if wasAgreed || now.Sub(l.saved()) >= saveEvery {
+			c.Incidents = []evidence.Incident{open[i]}
+		}
+		if (len(c.Incidents) > 0 || len(c.Deliveries) > 0) && !l.isUnsaved() {
+			if err := e.o.Memory.Apply(ctx, c); err == nil && len(c.Incidents) > 0 {
+				open[i].Version++
+				l.setSaved(now)
+			} else if err != nil && !conflicts(err) {
+				e.log.Error("storing another sighting of an incident", "database", l.name.Database, "incident", open[i].ID, "error", err)
+			}
+		}
+		l.setOpen(open)
+		return
+	}
+	inc := evidence.Incident{
+		ID: newIncidentID(now), Name: l.name, UUID: e.o.Server.UUID(), Kind: kind, Status: evidence.Open,
+		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
+	}
+	var c evidence.Change
+	if inc.UUID != "" && v.trust.UUID != "" {
+		e.identity(&c, v.trust.UUID, inc.UUID)
+	}
+	event := e.tell(&c, tamperedEvent(&inc))
+	c.Incidents = []evidence.Incident{inc}
+	e.log.Error("TAMPERED", "database", l.name.Database, "kind", kind, "incident", inc.ID, "finding", out.findings[0].Detail,
+		"trusted_tx", inc.Trusted.TxID, "observed_tx", inc.Observed.TxID, "next", "immuclient incident show "+inc.ID)
+	storeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), alarmWithin)
+	defer cancel()
+	err := e.o.Memory.Apply(storeCtx, c)
+	if err != nil {
+		// The alarm must not wait for a disk: it leaves now, the incident is
+		// kept in mind and stored as soon as that is possible.
+		inc.EvidenceError = err.Error()
+		e.log.Error("storing an incident failed; it is kept in memory and tried again every round", "incident", inc.ID, "error", err)
+		if e.o.Alarm != nil {
+			e.o.Alarm(event, err)
+		}
+		l.mu.Lock()
+		l.unsaved = true
+		l.mu.Unlock()
+	} else {
+		inc.Version = 1
+	}
+	l.setOpen(append(open, inc))
+}
+
+// retell stores incidents that could not be stored when they were found.
+func (e *Engine) retell(ctx context.Context, l *ledger, now time.Time) {
+	if !l.isUnsaved() {
+		return
+	}
+	l.mu.Lock()
+	open := append([]evidence.Incident(nil), l.open...)
+	l.mu.Unlock()
+	var c evidence.Change
+	for i := range open {
+		if open[i].Version == 0 && open[i].OpenedAt.Before(now) {
+			c.Incidents = append(c.Incidents, open[i])
+			e.tell(&c, tamperedEvent(&open[i]))
+		}
+	}
+	if len(c.Incidents) == 0 {
+		return
+	}
+	if err := e.o.Memory.Apply(ctx, c); err != nil {
+		return
+	}
+	for i := range open {
+		if open[i].Version == 0 {
+			open[i].Version = 1
+		}
+	}
+	l.mu.Lock()
+	l.open, l.unsaved = open, false
+	l.mu.Unlock()
+	e.log.Info("an incident kept in memory is stored now", "database", l.name.Database)
+}
+
+func (l *ledger) saved() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.savedAt
+}
+
+func (l *ledger) setSaved(at time.Time) {
+	l.mu.Lock()
+	l.savedAt = at
+	l.mu.Unlock()
+}
+
+func (l *ledger) isUnsaved() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsaved
+}
+
+func (l *ledger) setOpen(open []evidence.Incident) {
+	l.mu.Lock()
+	l.open = open
+	l.mu.Unlock()
+}

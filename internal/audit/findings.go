@@ -1,0 +1,78 @@
+package audit
+
+import (
+	"errors"
+	"strconv"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// findingOf turns a mismatch into a finding; false for any other error. The
+// kind follows from the check that failed, except that the caller looks for a
+// fork first.
+func findingOf(err error) (evidence.Finding, bool) {
+	var fork *forkError
+	if errors.As(err, &fork) {
+		return fork.finding, true
+	}
+	var m *proof.Mismatch
+	if !errors.As(err, &m) {
+		return evidence.Finding{}, false
+	}
+	f := evidence.Finding{Check: string(m.Check), Tx: m.Tx, Detail: m.Detail}
+	if m.Want != m.Got {
+		f.Want, f.Got = m.Want.String(), m.Got.String()
+	}
+	switch m.Check {
+	case proof.CheckBlRoot, proof.CheckLeafBinding:
+		// Leaf binding: docs/protocol.md §4.2 step 8. The chain is whole, the
+		// tree holds another leaf.
+		f.Kind = evidence.Tree
+	case proof.CheckID, proof.CheckPrevAlh, proof.CheckAlh:
+		f.Kind = evidence.Header
+	case proof.CheckSignature:
+		f.Kind = evidence.SignatureInvalid
+	case proof.CheckEntryTree, proof.CheckEntryInclusion:
+		f.Kind = evidence.Entries
+	case proof.CheckValue:
+		f.Kind = evidence.Value
+	default:
+		f.Kind = evidence.Proof
+	}
+	return f, true
+}
+
+func forked(tx uint64, want, got proof.Hash) evidence.Finding {
+	return evidence.Finding{
+		Kind: evidence.Fork, Check: string(proof.CheckAlh), Tx: tx, Want: want.String(), Got: got.String(),
+		Detail: "transaction " + strconv.FormatUint(tx, 10) + " is not the one that was proven before: the history was rewritten at or before it",
+	}
+}
+
+func rolledBack(trusted, observed proof.State) evidence.Finding {
+	f := evidence.Finding{
+		Kind: evidence.Rollback, Check: "growth", Tx: observed.TxID,
+		Want:   "transaction " + strconv.FormatUint(trusted.TxID, 10) + " or later",
+		Got:    "transaction " + strconv.FormatUint(observed.TxID, 10),
+		Detail: strconv.FormatUint(trusted.TxID-observed.TxID, 10) + " proven transactions are missing from the end",
+	}
+	if observed.TxID == 0 {
+		f.Kind = evidence.Emptied
+		f.Detail = "the database is empty; " + strconv.FormatUint(trusted.TxID, 10) + " proven transactions are gone"
+	}
+	return f
+}
+
+// addFinding keeps the list within bounds and free of repetition.
+func addFinding(list []evidence.Finding, f evidence.Finding) []evidence.Finding {
+	for _, other := range list {
+		if other == f {
+			return list
+		}
+	}
+	if len(list) >= evidence.MaxFindings {
+		return list
+	}
+	return append(list, f)
+}

@@ -1,0 +1,51 @@
+package audit
+
+import "time"
+
+// Follow-up work is bounded here: whatever a server says, a round makes at
+// most so many calls and a decision needs at most so many rounds.
+const (
+	// pageHeaders is how many headers one call asks for; the smallest page
+	// limit seen on any server is 1,000 (docs/protocol.md §1).
+	pageHeaders = 1000
+	// slotsPerServer rounds run at once against one server; ledgers whose
+	// last round timed out share slowSlots of their own, so that they delay
+	// no other.
+	slotsPerServer = 32
+	slowSlots      = 4
+	// walksPerServer background walks run at once.
+	walksPerServer = 2
+	// walkSave is how many headers a background walk takes before its
+	// progress is stored.
+	walkSave = 50 * pageHeaders
+	// walkRetry is how long a background walk that met an error rests.
+	walkRetry = 5 * time.Second
+	// listEvery is how often the server is asked for its databases, which
+	// makes it walk their files: seldom.
+	listEvery = time.Minute
+	// listRetry is how soon after a failed listing it is asked again.
+	listRetry = 5 * time.Second
+	// maxLedgers bounds the ledgers of one server.
+	maxLedgers = 20_000
+	// roundTimeout bounds one round, beside the deadline of each call.
+	roundTimeout = time.Minute
+	// vanishRounds and vanishSpan: a database is gone once so many rounds in
+	// a row, over at least this time, were told so by name.
+	vanishRounds = 3
+	vanishSpan   = 10 * time.Second
+	// oncePause lies between the tries of --once for a missing database.
+	oncePause = 300 * time.Millisecond
+	// saveEvery is how often what is only informative (last seen, last
+	// agreed) is written.
+	saveEvery = time.Minute
+	// alarmWithin is how long storing an incident may take before the alarm
+	// leaves without it.
+	alarmWithin = 10 * time.Second
+	// generationEvery is how often the engine looks whether another process
+	// decided something.
+	generationEvery = 250 * time.Millisecond
+	// pulseEvery is how often the scheduler turns between ticks.
+	pulseEvery = time.Second
+	// summaryEvery is how often a summary is logged.
+	summaryEvery = time.Minute
+)

@@ -1,0 +1,156 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"immuaudit/evidence"
+)
+
+// report gives the verdict of a round and keeps it as the ledger's newest.
+// Tampered beats undetermined: while an incident is open, nothing a server
+// does makes its ledger look well.
+func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, began, now time.Time) evidence.Report {
+	r := evidence.Report{
+		Time: now, Server: l.name.Server, ServerUUID: e.o.Server.UUID(), Database: l.name.Database,
+		DurationMS: float64(now.Sub(began).Microseconds()) / 1000,
+	}
+	l.mu.Lock()
+	t := &l.trust
+	r.Trusted = evidence.MarkOf(t.Proven.State)
+	if out.have {
+		r.Observed = evidence.MarkOf(out.observed.State)
+		l.observedTx = out.observed.TxID
+	}
+	if t.Version > 0 {
+		r.Assurance = &evidence.Assurance{Proven: t.Proven.TxID, Walked: t.Walked, Verified: t.Verified}
+	}
+	r.Findings = out.findings
+	switch {
+	case len(l.open) > 0:
+		r.Verdict = evidence.Tampered
+		worst := &l.open[0]
+		for i := range l.open {
+			if l.open[i].Kind.Rank() < worst.Kind.Rank() {
+				worst = &l.open[i]
+			}
+		}
+		r.Kind, r.Incident, r.Evidence = worst.Kind, worst.ID, worst.Evidence
+		if len(r.Findings) == 0 {
+			r.Findings = worst.Findings
+			r.Detail = stillOpen(worst, out.doubt)
+		}
+	case out.doubt != nil:
+		r.Verdict, r.Reason, r.Detail = evidence.Undetermined, out.doubt.reason, out.doubt.detail
+	case out.first:
+		r.Verdict, r.Reason = evidence.Undetermined, evidence.FirstContact
+		r.Detail = fmt.Sprintf("nothing was remembered of this ledger; from now on it must agree with transaction %d", out.observed.TxID)
+	default:
+		r.Verdict = evidence.Consistent
+		l.lastSuccess = now
+	}
+	l.lastAttempt = now
+	if out.goal.TxID > 0 {
+		l.goal = out.goal
+	}
+	l.slow = r.Reason == evidence.Timeout
+	before := l.last
+	l.last = r
+	wentStale, recovered := l.ageing(r, now, e.o.StaleAfter)
+	since := l.undetermined
+	l.mu.Unlock()
+
+	e.speak(l.name, &before, &r)
+	if wentStale {
+		e.note(ctx, l.name, evidence.EventStale, r.Reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), r.Detail))
+	}
+	if recovered {
+		e.note(ctx, l.name, evidence.EventRecovered, "", "auditable again")
+	}
+	return r
+}
+
+func stillOpen(inc *evidence.Incident, d *doubt) string {
+	if d != nil {
+		return fmt.Sprintf("incident %s is open; this round reached no verdict of its own (%s)", inc.ID, d)
+	}
+	return fmt.Sprintf("incident %s is open since %s: decide with immuclient trust accept or trust keep", inc.ID, inc.OpenedAt.UTC().Format(time.RFC3339))
+}
+
+// ageing keeps count of how long no verdict was reached. l.mu is held.
+func (l *ledger) ageing(r evidence.Report, now time.Time, after time.Duration) (wentStale, recovered bool) {
+	if r.Verdict != evidence.Undetermined || r.Reason == evidence.FirstContact {
+		recovered = l.stale
+		l.undetermined, l.stale = time.Time{}, false
+		return false, recovered
+	}
+	if l.undetermined.IsZero() {
+		l.undetermined = now
+	}
+	if !l.stale && after > 0 && now.Sub(l.undetermined) >= after {
+		l.stale = true
+		return true, false
+	}
+	return false, false
+}
+
+// speak logs what changed, not what stayed: at one round a second nobody reads
+// a line a round.
+func (e *Engine) speak(name evidence.Name, before, r *evidence.Report) {
+	if before.Verdict == r.Verdict && before.Reason == r.Reason && before.Kind == r.Kind && !before.Time.IsZero() {
+		return
+	}
+	attrs := []any{"database", name.Database, "verdict", r.Verdict.String()}
+	if r.Trusted != nil {
+		attrs = append(attrs, "trusted_tx", r.Trusted.Tx)
+	}
+	switch {
+	case r.Verdict == evidence.Tampered:
+		e.log.Error("verdict", append(attrs, "kind", string(r.Kind), "incident", r.Incident)...)
+	case r.Verdict == evidence.Undetermined && r.Reason == evidence.FirstContact:
+		e.log.Info("first contact", attrs...)
+	case r.Verdict == evidence.Undetermined && r.Reason != evidence.Interrupted:
+		e.log.Warn("verdict", append(attrs, "reason", string(r.Reason), "detail", r.Detail)...)
+	case r.Verdict == evidence.Consistent:
+		e.log.Info("verdict", attrs...)
+	}
+}
+
+// note stores an event that goes with no other change.
+func (e *Engine) note(ctx context.Context, name evidence.Name, kind evidence.EventType, reason evidence.Reason, message string) {
+	level := e.log.Warn
+	if kind == evidence.EventStale {
+		level = e.log.Error
+	}
+	level(string(kind), "database", name.Database, "reason", string(reason), "detail", message)
+	var c evidence.Change
+	e.tell(&c, evidence.Event{Type: kind, Name: name, Message: message})
+	if err := e.o.Memory.Apply(ctx, c); err != nil {
+		e.log.Error("storing an event", "event", string(kind), "error", err)
+	}
+}
+
+// Status is what the engine knows now.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	s := Status{
+		Server: e.o.Name, Address: e.o.Address, Started: e.started, LoopAt: e.loopAt, FirstPass: e.firstPass,
+		ServerError: e.serverErr,
+	}
+	e.mu.Unlock()
+	s.UUID = e.o.Server.UUID()
+	s.Rounds, s.Dropped, s.InFlight = e.rounds.Load(), e.dropped.Load(), int(e.inFlight.Load())
+	for _, l := range e.all() {
+		l.mu.Lock()
+		s.Ledgers = append(s.Ledgers, LedgerStatus{
+			Name: l.name, Last: l.last, Paused: l.paused, Retired: l.trust.Retired,
+			LastAttempt: l.lastAttempt, LastSuccess: l.lastSuccess, UndeterminedSince: l.undetermined, Stale: l.stale,
+			OpenIncidents: len(l.open), ProvenTx: l.trust.Proven.TxID, WalkedTx: l.trust.Walked, VerifiedTx: l.trust.Verified,
+			ObservedTx: l.observedTx, PreviousTx: l.prevTx, LaggingTrees: l.lagging,
+		})
+		l.mu.Unlock()
+	}
+	sortLedgers(s.Ledgers)
+	return s
+}

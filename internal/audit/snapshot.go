@@ -1,0 +1,63 @@
+package audit
+
+import (
+	"sort"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// view is what a round works on: a copy of what was remembered when it began.
+// Its walk is shared and must be cloned before it moves.
+type view struct {
+	epoch uint64
+	trust evidence.Trust
+	walk  *proof.Walk
+	marks []proof.State // ascending, above walk.At()
+	open  []evidence.Incident
+}
+
+// view copies the ledger's memory.
+func (l *ledger) view() view {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return view{epoch: l.epoch, trust: l.trust, walk: l.walk, marks: l.marks, open: l.open}
+}
+
+// known reports whether there is a baseline to compare with.
+func (v *view) known() bool { return v.trust.Version > 0 && v.trust.Baseline.Origin != "" }
+
+// frozen reports whether an open incident about the chain forbids new trust.
+func (v *view) frozen() bool {
+	for _, inc := range v.open {
+		if !inc.Kind.AboutData() {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether an incident of that kind is open already.
+func (v *view) has(kind evidence.Kind) bool {
+	for _, inc := range v.open {
+		if inc.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// remembered finds the Alh that is remembered for a transaction.
+func (v *view) remembered(tx uint64) (proof.Hash, bool) {
+	if v.trust.Proven.TxID == tx {
+		return v.trust.Proven.Alh, true
+	}
+	if v.trust.Baseline.State.TxID == tx {
+		return v.trust.Baseline.State.Alh, true
+	}
+	i := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].TxID >= tx })
+	if i < len(v.marks) && v.marks[i].TxID == tx {
+		return v.marks[i].Alh, true
+	}
+	return proof.Hash{}, false
+}

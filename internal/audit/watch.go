@@ -1,0 +1,282 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"immuaudit/evidence"
+)
+
+// Run makes rounds over all ledgers, every interval, until ctx ends; then it
+// waits for what is in flight and stores what is only informative.
+func (e *Engine) Run(ctx context.Context) error {
+	ticker := time.NewTicker(e.o.Interval)
+	defer ticker.Stop()
+	summary := time.NewTicker(summaryEvery)
+	defer summary.Stop()
+	// However long the interval, decisions are noticed and the loop shows that
+	// it is alive.
+	pulse := time.NewTicker(pulseEvery)
+	defer pulse.Stop()
+	defer e.farewell(context.WithoutCancel(ctx))
+	e.tick(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			e.tick(ctx)
+		case <-pulse.C:
+			e.turn(ctx)
+		case <-summary.C:
+			e.summarise()
+		}
+	}
+}
+
+// turn looks after everything but rounds. It never waits for a server.
+func (e *Engine) turn(ctx context.Context) {
+	now := time.Now()
+	e.mu.Lock()
+	e.loopAt = now
+	look := now.Sub(e.checkedGen) >= generationEvery
+	if look {
+		e.checkedGen = now
+	}
+	generation := e.generation
+	list := e.o.List && !e.listing && !now.Before(e.listNext)
+	if list {
+		e.listing = true
+	}
+	if !e.firstPass {
+		e.firstPass = e.passed()
+	}
+	e.mu.Unlock()
+
+	if look {
+		if gen, err := e.o.Memory.Generation(ctx); err != nil {
+			e.log.Error("looking for decisions of other processes", "error", err)
+		} else if gen != generation || e.outdated.Swap(false) {
+			if err := e.reload(ctx); err != nil && ctx.Err() == nil {
+				e.log.Error("reading the state again after a decision", "error", err)
+				e.outdated.Store(true)
+			}
+		}
+	}
+	if list {
+		e.work.Add(1)
+		go func() {
+			defer e.work.Done()
+			_ = e.list(ctx) // kept for Status and logged there
+		}()
+	}
+}
+
+// tick starts the rounds that are due; a ledger whose round is still in flight
+// misses its turn.
+func (e *Engine) tick(ctx context.Context) {
+	e.turn(ctx)
+	for _, l := range e.all() {
+		if l.idle() {
+			continue
+		}
+		if !l.busy.CompareAndSwap(false, true) {
+			e.dropped.Add(1)
+			continue
+		}
+		e.work.Add(1)
+		go func() {
+			defer e.work.Done()
+			defer l.busy.Store(false)
+			e.audit(ctx, l)
+		}()
+	}
+}
+
+// passed reports whether every ledger had its first round. e.mu is held.
+func (e *Engine) passed() bool {
+	for _, l := range e.ledgers {
+		l.mu.Lock()
+		waiting := !l.paused && !l.trust.Retired && l.last.Time.IsZero()
+		l.mu.Unlock()
+		if waiting {
+			return false
+		}
+	}
+	return !e.o.List || !e.listed.IsZero() || e.serverErr != ""
+}
+
+// audit makes one round when a slot is free. Ledgers whose last round timed
+// out wait for slots of their own, so that they delay no other.
+func (e *Engine) audit(ctx context.Context, l *ledger) (evidence.Report, bool) {
+	var slots *semaphore.Weighted = e.slots
+	l.mu.Lock()
+	if l.slow {
+		slots = e.slow
+	}
+	l.mu.Unlock()
+	if err := slots.Acquire(ctx, 1); err != nil {
+		return evidence.Report{}, false
+	}
+	defer slots.Release(1)
+	e.inFlight.Add(1)
+	defer e.inFlight.Add(-1)
+	r := e.round(ctx, l)
+	if r.Reason == evidence.Interrupted && ctx.Err() != nil && !e.once {
+		return r, false
+	}
+	e.rounds.Add(1)
+	if e.tellAll != nil {
+		e.tellAll(r)
+	}
+	return r, true
+}
+
+// list asks the server for its databases. The list only ever adds.
+func (e *Engine) list(ctx context.Context) error {
+	names, err := e.o.Server.Databases(ctx)
+	refused := false
+	if err != nil {
+		if d := doubtOf(err); d.reason == evidence.Unauthorised || d.reason == evidence.Refused {
+			refused = true
+			names, err = e.fallback(ctx, d)
+		}
+	}
+	now := time.Now()
+	next := now.Add(listEvery)
+	if err != nil {
+		next = now.Add(listRetry)
+	}
+	for _, name := range names {
+		if (refused || e.o.Matches(name)) && e.ledger(name) == nil {
+			e.log.Error("too many databases on this server", "limit", maxLedgers, "left_out", name)
+			break
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listing, e.listNext = false, next
+	before := e.serverErr
+	e.serverErr = ""
+	if err != nil {
+		e.serverErr = err.Error()
+		if before == "" && ctx.Err() == nil {
+			e.log.Warn("listing the databases", "error", err)
+		}
+		return err
+	}
+	e.listed = now
+	return nil
+}
+
+// fallback names what is audited where the list is refused: the names given,
+// taken as exact, else the login's default database.
+func (e *Engine) fallback(ctx context.Context, refusal *doubt) ([]string, error) {
+	if len(e.o.Fallback) > 0 {
+		return e.o.Fallback, nil
+	}
+	name, err := e.o.Server.DefaultDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	warned := e.warnedList
+	e.warnedList = true
+	e.mu.Unlock()
+	if !warned {
+		e.log.Warn("the server refuses to list its databases; auditing the login's default database only. Name the others with --audit-databases", "database", name, "refusal", refusal.detail)
+	}
+	return []string{name}, nil
+}
+
+// Once makes one round over every ledger and gives the reports by name.
+func (e *Engine) Once(ctx context.Context) []evidence.Report {
+	e.once = true
+	var reports []evidence.Report
+	if e.o.List {
+		if err := e.list(ctx); err != nil && ctx.Err() == nil {
+			d := doubtOf(err)
+			reports = append(reports, evidence.Report{
+				Time: time.Now(), Server: e.o.Name, ServerUUID: e.o.Server.UUID(), Verdict: evidence.Undetermined,
+				Reason: d.reason, Detail: "listing the databases: " + d.detail,
+			})
+		}
+	}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, l := range e.all() {
+		if l.idle() {
+			continue
+		}
+		wait.Go(func() {
+			if r, ok := e.audit(ctx, l); ok {
+				mu.Lock()
+				reports = append(reports, r)
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	e.farewell(context.WithoutCancel(ctx))
+	slices.SortFunc(reports, func(a, b evidence.Report) int { return cmp.Compare(a.Database, b.Database) })
+	return reports
+}
+
+// farewell waits for what is in flight and stores when each ledger last
+// agreed, which is written seldom otherwise.
+func (e *Engine) farewell(ctx context.Context) {
+	e.work.Wait()
+	ctx, cancel := context.WithTimeout(ctx, alarmWithin)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, l := range e.all() {
+		l.mu.Lock()
+		t := l.trust
+		news := t.Version > 0 && l.lastAttempt.After(l.savedAt)
+		t.LastAttempt = l.lastAttempt
+		var open []evidence.Incident
+		for _, inc := range l.open {
+			if inc.Version > 0 {
+				open = append(open, inc)
+			}
+		}
+		l.mu.Unlock()
+		if !news {
+			continue
+		}
+		wait.Go(func() {
+			l.writing.Lock()
+			defer l.writing.Unlock()
+			err := e.o.Memory.Apply(ctx, evidence.Change{Trust: &t, Incidents: open})
+			if err != nil && !conflicts(err) {
+				e.log.Error("storing when the ledger was last audited", "database", l.name.Database, "error", err)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+func (e *Engine) summarise() {
+	counts := map[evidence.Verdict]int{}
+	paused := 0
+	s := e.Status()
+	for _, l := range s.Ledgers {
+		if l.Paused || l.Retired {
+			paused++
+			continue
+		}
+		counts[l.Last.Verdict]++
+	}
+	e.log.Info(fmt.Sprintf("auditing %d ledgers", len(s.Ledgers)-paused), "consistent", counts[evidence.Consistent],
+		"tampered", counts[evidence.Tampered], "undetermined", counts[evidence.Undetermined], "paused", paused, "rounds", s.Rounds)
+}
+
+func sortLedgers(l []LedgerStatus) {
+	slices.SortFunc(l, func(a, b LedgerStatus) int { return cmp.Compare(a.Name.Database, b.Name.Database) })
+}
