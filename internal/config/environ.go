@@ -74,10 +74,6 @@ func (l *loader) warnUnknown(known map[string]bool) {
 	if len(services) > 0 {
 		l.note("ignored environment variables that Kubernetes sets for a Service and that are no settings: %s", shortList(services))
 	}
-	var names []string
-	for _, s := range l.settings {
-		names = append(names, s.variable())
-	}
 	for i, name := range unknown {
 		if i == mostNames {
 			l.warn("%d more unknown environment variables are ignored", len(unknown)-i)

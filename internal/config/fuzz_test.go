@@ -1,0 +1,119 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// checkLoaded holds for whatever Load is given: errors are for the operator and fit on a line each, and what
+// is accepted lies within its bounds and survives being written to a file.
+func checkLoaded(t *testing.T, in Input) {
+	t.Helper()
+	c, warnings, err := Load(in)
+	for _, w := range warnings {
+		if strings.ContainsAny(w.Text, "\n\r\x00\x1b") {
+			t.Fatalf("warning of several lines: %q", w.Text)
+		}
+	}
+	if err != nil {
+		joined, ok := err.(interface{ Unwrap() []error })
+		if !ok || c != nil {
+			t.Fatalf("not joined: %v", err)
+		}
+		for _, e := range joined.Unwrap() {
+			var mistake *Error
+			if !errors.As(e, &mistake) || strings.ContainsAny(e.Error(), "\n\r\x00\x1b") || len(e.Error()) > 4096 || mistake.Fix == "" {
+				t.Fatalf("not fit to be shown: %q", e)
+			}
+		}
+		return
+	}
+	if c.Port < 1 || c.Port > 65535 || c.Audit.MonitoringPort < 0 || c.Audit.MonitoringPort > 65535 || c.Audit.Interval < 10*time.Millisecond ||
+		c.Audit.StaleAfter < time.Second || c.MaxRecvMsgSize < 64<<10 || c.MaxRecvMsgSize > 1<<30 || c.Audit.WalkRate < 1 || c.Address == "" || c.Audit.Server == "" || c.Audit.Username == "" {
+		t.Fatalf("out of bounds: %v", c)
+	}
+	c.LedgerFilter().Match("defaultdb")
+	if dir, _ := c.StateDir(); dir == "" {
+		t.Fatal("no state directory")
+	}
+	again := Input{WorkDir: t.TempDir(), EtcPaths: []string{}}
+	if err := os.WriteFile(filepath.Join(again.WorkDir, "immuclient.toml"), c.Sample(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c2, _, err := Load(again)
+	if err != nil {
+		t.Fatalf("what was accepted is refused from a file: %v\n%s", err, c.Sample())
+	}
+	for _, s := range table() {
+		if s.kind == path || !s.allows(inFile) {
+			continue // made absolute
+		}
+		if got, want := s.current(c2), s.current(c); got != want {
+			t.Fatalf("%s was %q and is %q after being written to a file", s.name, want, got)
+		}
+	}
+}
+
+func FuzzFile(f *testing.F) {
+	for _, pattern := range []string{"testdata/*.toml", "testdata/bad/*.toml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Add([]byte(strings.Repeat("a.", 5000) + "a = 1"))
+	f.Add([]byte(strings.Repeat("[", 5000)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "immuclient.toml"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		checkLoaded(t, Input{WorkDir: dir, Home: "/home/me", EtcPaths: []string{}})
+	})
+}
+
+func FuzzEnvironment(f *testing.F) {
+	f.Add("IMMUCLIENT_IMMUDB_PORT=3322\x00IMMUCLIENT_AUDIT_DATABASES=a,b$")
+	f.Add("IMMUCLIENT_PORT=tcp://10.0.0.1:3322\x00audit-agent-interval=5s\x00IMMUCLIENT_MTLS=T")
+	f.Add("IMMUCLIENT_AUDIT_PASSWORD=enc:cA==\x00IMMUCLIENT_AUDIT_USERNAME=\"\\\x00IMMUCLIENT_DIR=$HOME/~")
+	f.Add("IMMUCLIENT_AUDIT_NOTIFICATION_URL=https://a:b@c/?d#e\x00IMMUCLIENT_IMMUDB_ADDRESS=[::1%1]:5\x00==\x00IMMUCLIENT_")
+	f.Fuzz(func(t *testing.T, environ string) {
+		dir := t.TempDir()
+		in := Input{WorkDir: dir, Home: "/home/me", EtcPaths: []string{}}
+		for line := range strings.SplitSeq(environ, "\x00") {
+			if !strings.HasPrefix(line, "IMMUCLIENT_CONFIG=") { // it would read files of this machine
+				in.Environ = append(in.Environ, line)
+			}
+		}
+		checkLoaded(t, in)
+	})
+}
+
+// The first listed of equal settings must not matter to what is shown.
+func TestLoadIsDeterministic(t *testing.T) {
+	t.Parallel()
+	in := quiet(t)
+	for _, name := range []string{"A", "B", "C", "SERVICE_HOST", "SERVICE_PORT", "PORT_1_TCP"} {
+		in.Environ = append(in.Environ, "IMMUCLIENT_"+name+"=1")
+	}
+	write(t, filepath.Join(in.WorkDir, "immuclient.toml"), "b = 1\na = 2\n[z]\nd = 3\nc = 4\n[y]\n")
+	_, warnings, err := Load(in)
+	for range 20 {
+		_, w, e := Load(in)
+		if !reflect.DeepEqual(w, warnings) || e.Error() != err.Error() {
+			t.Fatalf("%v\n%v", e, err)
+		}
+	}
+}
