@@ -98,8 +98,9 @@ func (c *Client) logIn(ctx context.Context) (*login, *Fault) {
 	case f != nil && (f.Kind == Unauthorised || f.Kind == Refused):
 		f.sign = signLogin
 		f.hint = "check --audit-username and --audit-password"
-		c.refused.add(time.Now(), f)
-		return nil, f
+		now := time.Now()
+		c.refused.add(now, f)
+		return nil, c.refused.still(now)
 	case f != nil:
 		return nil, f
 	default:

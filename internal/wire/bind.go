@@ -153,7 +153,12 @@ func (c *Client) useDatabase(ctx context.Context, k *ledger, began time.Time, en
 			return nil, f
 		}
 		if l.authOff {
-			return c.useOnly(ctx, k, l)
+			b, f := c.useOnly(ctx, k, l)
+			if f != nil && f.sign == signStale && l.began.Before(began) {
+				enough = l.newer // authentication was turned on
+				continue
+			}
+			return b, f
 		}
 		var reply schema.UseDatabaseReply
 		f = c.invoke(ctx, k, schema.ImmuService_UseDatabase_FullMethodName, l.token,
