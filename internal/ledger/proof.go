@@ -8,7 +8,7 @@ import (
 // source, source ≤ target, as docs/protocol.md §4.2 describes it from the other
 // side. Tree leaves come from the tree and the linear part from the stored
 // headers: after tampering they may disagree, which is then the checker's find.
-func (v *view) dualProof(source, target uint64, advance bool) (*schema.DualProof, error) {
+func (v *view) dualProof(source, target uint64, r release) (*schema.DualProof, error) {
 	s, t := &v.tx(source).Header, &v.tx(target).Header
 	// §4.2 step 9: every server refuses this pair, though both are honest.
 	if s.BlTxID > t.BlTxID {
@@ -16,7 +16,7 @@ func (v *view) dualProof(source, target uint64, advance bool) (*schema.DualProof
 	}
 	p := &schema.DualProof{
 		SourceTxHeader: headerMessage(s),
-		TargetTxHeader: headerMessage(t),
+		TargetTxHeader: fullHeaderMessage(t, r),
 		TargetBlTxAlh:  make([]byte, 32),
 	}
 	size := t.BlTxID
@@ -39,7 +39,7 @@ func (v *view) dualProof(source, target uint64, advance bool) (*schema.DualProof
 		start = size
 	}
 	p.LinearProof = v.linearProof(start, target)
-	if advance {
+	if r.atLeast(1, 4, 1) {
 		p.LinearAdvanceProof = v.advanceProof(s.BlTxID, min(source, size), size)
 	}
 	return p, nil

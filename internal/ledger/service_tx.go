@@ -82,7 +82,7 @@ func (s *service) verifiable(d *Database, v *view, tx *schema.Tx, id, since uint
 		return nil, errSinceBeyondLast(v.last(), since)
 	}
 	source, target := min(id, since), max(id, since)
-	proof, err := v.dualProof(source, target, s.ledger.release.atLeast(1, 4, 1))
+	proof, err := v.dualProof(source, target, s.ledger.release)
 	if err != nil {
 		return nil, err
 	}
@@ -163,12 +163,22 @@ func headerMessage(h *Header) *schema.TxHeader {
 		BlRoot:   bytesOf(h.BlRoot),
 		Version:  int32(h.Version),
 	}
-	// Headers of version 1 carry the message even where it is empty.
-	if h.Version > 0 || !h.Metadata.isZero() {
+	if !h.Metadata.isZero() {
 		m.Metadata = &schema.TxMetadata{
 			TruncatedTxID: h.Metadata.TruncatedTxID,
 			Extra:         bytes.Clone(h.Metadata.Extra),
 		}
+	}
+	return m
+}
+
+// fullHeaderMessage is the header as newer servers show it in transactions and
+// as the target of proofs, though not as their source: with its metadata
+// present even where empty.
+func fullHeaderMessage(h *Header, r release) *schema.TxHeader {
+	m := headerMessage(h)
+	if m.Metadata == nil && h.Version > 0 && r.atLeast(1, 5, 0) {
+		m.Metadata = &schema.TxMetadata{}
 	}
 	return m
 }
@@ -188,7 +198,7 @@ func metadataMessage(m EntryMetadata) *schema.KVMetadata {
 // §2, "Retrieving a transaction's entries".
 func (s *service) txMessage(d *Database, v *view, id uint64, spec *schema.EntriesSpec) (*schema.Tx, error) {
 	tx := v.tx(id)
-	m := &schema.Tx{Header: headerMessage(&tx.Header)}
+	m := &schema.Tx{Header: fullHeaderMessage(&tx.Header, s.ledger.release)}
 	if spec == nil || !s.ledger.release.atLeast(1, 2, 3) {
 		for i := range tx.Entries {
 			m.Entries = append(m.Entries, s.entryMessage(&tx.Entries[i], nil))
