@@ -150,8 +150,19 @@ func (d *Decider) Acknowledge(ctx context.Context, inc evidence.Incident, note s
 	return d.Memory.Apply(ctx, c)
 }
 
+// Import takes over a state that another auditor had proven, only where there
+// is no baseline. The next round must find the server's history extending it.
+func (d *Decider) Import(ctx context.Context, name evidence.Name, s proof.SignedState, key []byte, uuid, note string) error {
+	return d.begin(ctx, name, s, key, uuid, evidence.OriginImported, note)
+}
+
 // Pin sets the expected first state by hand, only where there is no baseline.
 func (d *Decider) Pin(ctx context.Context, name evidence.Name, s proof.State, key []byte, reason string) error {
+	return d.begin(ctx, name, proof.SignedState{DB: name.Database, State: s}, key, "", evidence.OriginPinned, reason)
+}
+
+// begin records a baseline that does not come from a first contact.
+func (d *Decider) begin(ctx context.Context, name evidence.Name, s proof.SignedState, key []byte, uuid string, origin evidence.Origin, note string) error {
 	if s.TxID == 0 && s.Alh != proof.EmptyAlh() {
 		return refuse("transaction 0 is the empty database, whose hash is %s", proof.EmptyAlh())
 	}
@@ -165,16 +176,15 @@ func (d *Decider) Pin(ctx context.Context, name evidence.Name, s proof.State, ke
 	}
 	now := d.now()
 	t := evidence.Trust{
-		Name: name, Key: key, ProvenAt: now,
-		Baseline: evidence.Baseline{State: s, Origin: evidence.OriginPinned, At: now, Note: reason},
-		Proven:   proof.SignedState{DB: name.Database, State: s},
+		Name: name, Key: key, UUID: uuid, ProvenAt: now,
+		Baseline: evidence.Baseline{State: s.State, Origin: origin, At: now, Note: note}, Proven: s,
 	}
 	err := d.Memory.Apply(ctx, evidence.Change{
-		Trust: &t, Remember: []proof.State{s},
-		Events: []evidence.Event{decision(name, "", fmt.Sprintf("pinned at transaction %d: %s", s.TxID, reason), now)},
+		Trust: &t, Remember: []proof.State{s.State},
+		Events: []evidence.Event{decision(name, "", fmt.Sprintf("%s at transaction %d: %s", origin, s.TxID, note), now)},
 	})
 	if conflicts(err) {
-		return refuse("%s has a baseline already; a pin is only for a ledger that was never met (see immuclient trust show %s)", name, name)
+		return refuse("%s has a baseline already; this is only for a ledger that was never met (see immuclient trust show %s)", name, name)
 	}
 	return err
 }
@@ -193,6 +203,11 @@ func StateCreated(ctx context.Context, m Memory, server, dir string) error {
 		ID: newEventID(), Type: evidence.EventStateCreated, At: time.Now(), Name: evidence.Name{Server: server},
 		Message: "a new state directory was made: " + dir,
 	}}})
+}
+
+// Decision is the event of an operator's decision that is stored elsewhere.
+func Decision(name evidence.Name, incident, message string) evidence.Event {
+	return decision(name, incident, message, time.Now())
 }
 
 func decision(name evidence.Name, incident, message string, now time.Time) evidence.Event {

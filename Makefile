@@ -1,0 +1,47 @@
+# make check is what must be green before a commit; CI runs the same and more.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
+# Packages in which goroutines meet.
+CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web
+FUZZTIME ?= 60s
+
+.PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o immuclient ./cmd/immuclient
+
+check: fmt vet staticcheck test race vuln
+
+fmt:
+	@out=$$(gofmt -l cmd evidence internal proof); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go run $(STATICCHECK) ./...
+
+test:
+	go test ./...
+
+# The race detector needs cgo, the program does not.
+race:
+	CGO_ENABLED=1 go test -race $(CONCURRENT)
+
+# The vulnerability database is not reachable from everywhere; a finding fails, a missing network does not.
+vuln:
+	@out=$$(go run $(GOVULNCHECK) ./... 2>&1); code=$$?; \
+	if [ $$code -eq 3 ]; then echo "$$out"; exit 1; elif [ $$code -ne 0 ]; then echo "govulncheck could not run: $$(echo "$$out" | tail -1)"; fi
+
+# Every fuzz target for FUZZTIME each.
+fuzz:
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
+	    echo "== $$dir $$target"; go test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
+	  done; done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./proof ./internal/store ./internal/web ./internal/audit
+
+generate:
+	go generate ./internal/wire/schema

@@ -1,0 +1,286 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/alert"
+	"immuaudit/internal/audit"
+	"immuaudit/internal/config"
+	"immuaudit/internal/store"
+	"immuaudit/internal/web"
+)
+
+const webhookSink = "webhook"
+
+// lastDeliveries bounds how long --once waits for what it found to be told.
+const lastDeliveries = 15 * time.Second
+
+func newAuditMode(env *Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "audit-mode",
+		Short: "Audit the databases of a server, round after round",
+		Long: `audit-mode makes rounds over all databases of a server, every --audit-interval:
+each must still say what it said before. What was proven is remembered in the
+state directory; metrics and health are on the monitoring port.`,
+		Example: `  immuclient audit-mode -a db.example.org --audit-username auditor
+  immuclient audit-mode --once --json`,
+		Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, warnings, err := load(cmd, env, false)
+			if err != nil {
+				return err
+			}
+			return runAudit(cmd.Context(), env, c, warnings)
+		},
+	}
+	config.Register(cmd.Flags(), config.Audit, config.Output, config.Rounds)
+	return cmd
+}
+
+// auditor is everything that one audit-mode process holds.
+type auditor struct {
+	env    *Env
+	c      *config.Config
+	log    *slog.Logger
+	server server
+	store  *store.Store
+	engine *audit.Engine
+	sinks  []alert.Sink
+	out    *printer
+}
+
+func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning) (err error) {
+	log, closeLog, err := openLog(env, c)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	for _, w := range warnings {
+		if w.Quiet {
+			log.Debug(w.Text)
+		} else {
+			log.Warn(w.Text)
+		}
+	}
+	if c.Audit.VerifyValues {
+		log.Warn("--audit-verify-values comes with deep verification, which this version does not have yet: values are not verified")
+	}
+	a := &auditor{env: env, c: c, log: log, out: newPrinter(env, c.Audit.JSON)}
+	// What can be wrong with the configuration is found before anything starts.
+	if a.server, err = connect(c, log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.server.Close()) }()
+	if err := a.addSinks(); err != nil {
+		return err
+	}
+	removePid, err := writePid(c.PidFile)
+	if err != nil {
+		return err
+	}
+	defer removePid()
+	if a.store, err = openState(ctx, c, log, true); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.store.Close()) }()
+	release, err := a.store.Lock()
+	if err != nil {
+		return unknown(err)
+	}
+	defer release()
+	if err := a.begin(ctx); err != nil {
+		return err
+	}
+	if c.Audit.Once {
+		return a.once(ctx)
+	}
+	return a.run(ctx)
+}
+
+func (a *auditor) addSinks() error {
+	c := &a.c.Audit
+	if c.NotificationURL == "" {
+		return nil
+	}
+	hook, err := alert.NewWebhook(alert.WebhookOptions{
+		Name: webhookSink, URL: c.NotificationURL, Username: c.NotificationUsername, Password: c.NotificationPassword,
+		Version: version().Version,
+	})
+	if err != nil {
+		return usage(err)
+	}
+	a.sinks = append(a.sinks, hook)
+	return nil
+}
+
+// begin makes the engine.
+func (a *auditor) begin(ctx context.Context) error {
+	c := a.c
+	key, point, err := signingKey(c)
+	if err != nil {
+		return err
+	}
+	filter := c.LedgerFilter()
+	o := audit.Options{
+		Server: a.server, Memory: a.store, Name: c.Audit.Server, Address: c.Target(), Logger: a.log,
+		Key: key, KeyPoint: point,
+		List: filter.All() || len(filter.Named()) < len(filter.Exact()), Matches: filter.Match,
+		Exact: filter.Named(), Fallback: filter.Exact(),
+		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
+		Comparisons: c.Audit.NotificationOn == "always" && len(a.sinks) > 0,
+		Alarm:       a.alarm,
+	}
+	for _, s := range a.sinks {
+		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
+	}
+	if a.store.Created() {
+		a.log.Warn("a new state directory was made: nothing is remembered, trust begins with what the server shows now", "dir", a.store.Dir())
+		if err := audit.StateCreated(ctx, a.store, c.Audit.Server, a.store.Dir()); err != nil {
+			return unknown(err)
+		}
+	}
+	a.engine, err = audit.New(ctx, o)
+	if err != nil {
+		return unknown(err)
+	}
+	return nil
+}
+
+// alarm is the last way out for an alert whose incident could not be stored.
+func (a *auditor) alarm(ev evidence.Event, cause error) {
+	for _, sink := range a.sinks {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), lastDeliveries)
+			defer cancel()
+			if err := sink.Send(ctx, ev); err != nil {
+				a.log.Error("sending an alarm that could not be stored", "sink", sink.Name(), "stored", cause, "error", err)
+			}
+		}()
+	}
+}
+
+// once makes one round and tells its outcome.
+func (a *auditor) once(ctx context.Context) error {
+	reports := a.engine.Once(ctx)
+	for _, r := range reports {
+		a.out.print(r)
+	}
+	if len(a.sinks) > 0 {
+		a.deliverNow(ctx)
+	}
+	if len(reports) == 0 {
+		a.log.Error("no database to audit: none matches --audit-databases", "given", a.c.Audit.Databases)
+		return &exitError{code: exitUnknown}
+	}
+	if code := exitCode(reports); code != exitConsistent {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// deliverNow sends what waits in the outbox, for as long as is decent.
+func (a *auditor) deliverNow(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastDeliveries)
+	defer cancel()
+	d, err := a.dispatcher()
+	if err != nil {
+		a.log.Error("delivering notifications", "error", err)
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		waiting := 0
+		queues, err := a.store.Queues(ctx)
+		for _, q := range queues {
+			waiting += q.Waiting
+		}
+		if err == nil && waiting == 0 || ctx.Err() != nil {
+			cancel()
+			<-done
+			if waiting > 0 {
+				a.log.Error("notifications could not be delivered; they stay queued for the next run", "waiting", waiting)
+			}
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (a *auditor) dispatcher() (*alert.Dispatcher, error) {
+	return alert.NewDispatcher(alert.DispatcherOptions{Outbox: a.store, Sinks: a.sinks, Wake: a.store.Wake(), Logger: a.log})
+}
+
+// run audits until ctx ends.
+func (a *auditor) run(ctx context.Context) error {
+	c := a.c
+	site, err := web.New(web.Options{
+		Addr:       net.JoinHostPort(c.Audit.MonitoringHost, strconv.Itoa(c.Audit.MonitoringPort)),
+		ConfigFile: c.Audit.WebConfigFile, ProbeAddress: c.Audit.ProbeAddress,
+		ProbeSocket: filepath.Join(a.store.Dir(), "probe.sock"),
+		Status:      a.engine.Status,
+		Traffic:     a.traffic,
+		Queues:      a.queues,
+		Immudb:      func(ctx context.Context) error { _, err := a.server.ServerVersion(ctx); return err },
+		Version:     version(), Logger: a.log,
+	})
+	if err != nil {
+		return usage(err)
+	}
+	dispatcher, err := a.dispatcher()
+	if err != nil {
+		return unknown(err)
+	}
+	a.engine.OnReport(func(r evidence.Report) {
+		site.ObserveRound(r)
+		if c.Audit.JSON {
+			a.out.print(r)
+		}
+	})
+	a.log.Info("auditing", "server", c.Audit.Server, "address", c.Target(), "interval", c.Audit.Interval.String(),
+		"state", a.store.Dir(), "monitoring", site.Addr().String(), "configuration", c.ConfigFile)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.engine.Run(ctx) })
+	group.Go(func() error { return site.Run(ctx) })
+	group.Go(func() error { return dispatcher.Run(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return unknown(fmt.Errorf("auditing stopped: %w", err))
+	}
+	a.log.Info("stopped; what was proven is on disk")
+	return nil
+}
+
+func (a *auditor) traffic() web.Traffic {
+	status := a.engine.Status()
+	names := make([]evidence.Name, 0, len(status.Ledgers))
+	for _, l := range status.Ledgers {
+		names = append(names, l.Name)
+	}
+	return a.server.traffic(names)
+}
+
+func (a *auditor) queues() []evidence.Queue {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	queues, err := a.store.Queues(ctx)
+	if err != nil {
+		a.log.Error("reading the outbox for the metrics", "error", err)
+	}
+	return queues
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/config"
+	"immuaudit/internal/web"
+	"immuaudit/internal/wire"
+	"immuaudit/proof"
+)
+
+// server is the client of a server as the engine wants it.
+type server struct{ *wire.Client }
+
+// DualProof gives the proof alone; the transaction beside it carries nothing
+// that the engine does not learn better elsewhere.
+func (s server) DualProof(ctx context.Context, db string, source, target uint64) (*proof.DualProof, error) {
+	tx, err := s.Client.DualProof(ctx, db, source, target)
+	if err != nil {
+		return nil, err
+	}
+	return tx.Proof, nil
+}
+
+// connect makes the client of the configured server. It does not talk to it.
+func connect(c *config.Config, log *slog.Logger) (server, error) {
+	cert, key := c.ClientCertificate()
+	client, err := wire.New(wire.Options{
+		Address:  c.Target(),
+		TLS:      wire.TLSOptions{Enabled: c.TLS || c.MTLS, Mutual: c.MTLS, ServerName: c.ServerName, CertFile: cert, KeyFile: key, CAFile: c.CAFile()},
+		Username: c.Audit.Username, Password: c.Audit.Password,
+		MaxRecvMsgSize: c.MaxRecvMsgSize,
+		Logger:         log,
+	})
+	if err != nil {
+		return server{}, usage(err)
+	}
+	return server{client}, nil
+}
+
+// maxKeyFile bounds a PEM file; a public key has 180 bytes.
+const maxKeyFile = 64 << 10
+
+// readKey reads a public key in PEM.
+func readKey(file string) (*ecdsa.PublicKey, []byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the server's signing key: %w", err)
+	}
+	defer f.Close()
+	pem, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the server's signing key: %w", err)
+	}
+	key, err := proof.ParsePublicKey(pem)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the server's signing key %s: %w; it must be the PEM public key (openssl ec -in immudb.key -pubout) that belongs to immudb's --signingKey", file, err)
+	}
+	public, err := key.ECDH() // the uncompressed point (SEC 1 §2.3.3)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the server's signing key %s: %w", file, err)
+	}
+	return key, public.Bytes(), nil
+}
+
+// signingKey reads the configured key, if there is one.
+func signingKey(c *config.Config) (*ecdsa.PublicKey, []byte, error) {
+	if c.SigningKeyFile == "" {
+		return nil, nil, nil
+	}
+	key, point, err := readKey(c.SigningKeyFile)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	return key, point, nil
+}
+
+// traffic is what the connection did, for the metrics.
+func (s server) traffic(ledgers []evidence.Name) web.Traffic {
+	stats := s.Stats()
+	t := web.Traffic{Logins: stats.Logins, CallsInFlight: int(stats.InFlight), PerLedger: map[string]web.Usage{}}
+	for _, name := range ledgers {
+		u := s.Usage(name.Database)
+		t.PerLedger[name.Database] = web.Usage{Calls: u.Calls, BytesIn: u.BytesIn, BytesOut: u.BytesOut}
+	}
+	return t
+}

@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"immuaudit/internal/config"
+	"immuaudit/internal/store"
+)
+
+// openState opens the configured state directory.
+func openState(ctx context.Context, c *config.Config, log *slog.Logger, create bool) (*store.Store, error) {
+	dir, temporary := c.StateDir()
+	if dir == "" {
+		return nil, usagef("there is no place for the state: neither $XDG_STATE_HOME nor a home directory is known; add --dir DIRECTORY")
+	}
+	if temporary {
+		log.Warn("THE STATE DIRECTORY IS TEMPORARY: what was proven is forgotten when it is cleaned up, and others may plant a state there first. Choose another with --dir", "dir", dir)
+	}
+	s, err := store.Open(ctx, store.Options{Dir: dir, Create: create, Logger: log})
+	if err != nil {
+		return nil, unknown(err)
+	}
+	return s, nil
+}
+
+// openLog gives the logger: to standard error, or to the configured file.
+func openLog(env *Env, c *config.Config) (*slog.Logger, func(), error) {
+	w, closeLog := env.Stderr, func() {}
+	if c.LogFile != "" {
+		f, err := os.OpenFile(c.LogFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, usagef("opening the log file: %w; set logfile to a file that this user can write", err)
+		}
+		w, closeLog = f, func() { f.Close() }
+	}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil)), closeLog, nil
+	}
+	return slog.New(slog.NewTextHandler(w, nil)), closeLog, nil
+}
+
+// writePid writes the process id where asked for; the returned function
+// removes the file if it still is this process's.
+func writePid(file string) (func(), error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	pid := strconv.Itoa(os.Getpid())
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return nil, usagef("writing the pid file: %w", err)
+	}
+	if err := os.WriteFile(file, []byte(pid+"\n"), 0o644); err != nil {
+		return nil, usage(fmt.Errorf("writing the pid file: %w; set pidfile to a file that this user can write", err))
+	}
+	return func() {
+		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == pid {
+			os.Remove(file)
+		}
+	}, nil
+}
