@@ -1,0 +1,199 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"immuaudit/evidence"
+)
+
+const chrome = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+// The paths, codes and bodies of the original, and the few deliberate
+// differences.
+func TestOriginalBodies(t *testing.T) {
+	t.Parallel()
+	up := start(t, Options{Version: VersionInfo{Version: "1.2.3", BuildTime: "2026-11-23", BuiltBy: "ci", Static: true}})
+	down := start(t, Options{Immudb: immudbDown, Version: VersionInfo{Version: "1.2.3", BuildTime: "x", FIPS: true}})
+	for _, c := range []struct {
+		server *Server
+		path   string
+		code   int
+		body   string
+		star   bool
+	}{
+		{up, "/initz", 200, `{"immudb":"OK"}`, true},
+		{up, "/readyz", 200, `{"immudb":"OK"}`, true},
+		{up, "/livez", 200, `{"immudb":"OK"}`, true},
+		{down, "/initz", 503, `{"immudb":"connection refused"}`, true},
+		{down, "/readyz", 200, `{"immudb":"connection refused"}`, true},
+		{down, "/livez", 200, `{"immudb":"connection refused"}`, true},
+		{up, "/version", 200, `{"component":"immuclient-auditor","version":"1.2.3","buildtime":"2026-11-23","builtby":"ci","static":true,"fips":false}`, false},
+		{down, "/version", 200, `{"component":"immuclient-auditor","version":"1.2.3","buildtime":"x","static":false,"fips":true}`, false},
+	} {
+		got := get(t, c.server, c.path)
+		if got.code != c.code || got.body != c.body {
+			t.Errorf("%s: %d %s, want %d %s", c.path, got.code, got.body, c.code, c.body)
+		}
+		if ct := got.header.Get("Content-Type"); ct != "application/json" {
+			t.Errorf("%s: Content-Type %q", c.path, ct)
+		}
+		if star := got.header.Get("Access-Control-Allow-Origin") == "*"; star != c.star {
+			t.Errorf("%s: open to any origin: %v, want %v", c.path, star, c.star)
+		}
+		head := ask(t, tcp(c.server.Addr()), http.MethodHead, "http://auditor"+c.path)
+		if head.code != c.code || head.body != "" {
+			t.Errorf("HEAD %s: %d %q", c.path, head.code, head.body)
+		}
+	}
+}
+
+func TestRootServesMetricsToAllButBrowsers(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	for _, accept := range []string{"", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "application/json"} {
+		got := get(t, s, "/", "Accept", accept)
+		if got.code != 200 || !strings.HasPrefix(got.header.Get("Content-Type"), "text/plain; version=0.0.4") || got.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("Accept %q: %d %v", accept, got.code, got.header)
+		}
+		contains(t, got.body, "immuclient_audit_result_per_server")
+	}
+	page := get(t, s, "/", "Accept", chrome)
+	if page.code != 200 || page.header.Get("Content-Type") != "text/html; charset=utf-8" || page.header.Get("Access-Control-Allow-Origin") != "" || page.header.Get("Vary") != "Accept" {
+		t.Errorf("browser: %d %v", page.code, page.header)
+	}
+	if metrics := get(t, s, "/metrics", "Accept", chrome); !strings.HasPrefix(metrics.header.Get("Content-Type"), "text/plain") {
+		t.Errorf("/metrics in a browser: %v", metrics.header)
+	}
+}
+
+func TestPageIsSelfContainedAndInert(t *testing.T) {
+	t.Parallel()
+	status := healthy()
+	status.UUID = `<img src=x onerror=alert(1)>`
+	status.ServerError = "rpc error:\n<b>\x1b[31m" + strings.Repeat("long ", 200)
+	bad := ledgerAt("<script>alert(1)</script>", evidence.Tampered, status.LoopAt)
+	gone := ledgerAt("gone\u202edb\xff", evidence.Undetermined, status.LoopAt)
+	paused := ledgerAt("paused", evidence.Consistent, status.LoopAt)
+	paused.Paused = true
+	status.Ledgers = append(status.Ledgers, bad, gone, paused)
+	s := start(t, Options{Status: showing(status), Version: VersionInfo{Version: "1.2.3"}})
+	page := get(t, s, "/", "Accept", chrome)
+	contains(t, page.body, "TAMPERED: 1 of 4", "&lt;script&gt;", "tampered · fork", "undetermined · unreachable", `gone\u202edb\xff~`, "paused", "defaultdb", "1.2.3")
+	for _, never := range []string{"<script", "<img", "http:", "https:", "//", "javascript", "ZgotmplZ", "\x1b", "\u202e"} {
+		if strings.Contains(page.body, never) {
+			t.Errorf("the page holds %q", never)
+		}
+	}
+	if strings.Index(page.body, "&lt;script") > strings.Index(page.body, "defaultdb") {
+		t.Error("the tampered ledger does not come first")
+	}
+	policy := page.header.Get("Content-Security-Policy")
+	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	// The digest in the policy must be that of the style as it arrives.
+	_, rest, _ := strings.Cut(page.body, "<style>")
+	style, _, _ := strings.Cut(rest, "</style>")
+	if contentPolicy(style) != policy {
+		t.Errorf("the policy %q does not allow the page's own style", policy)
+	}
+	for key, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "deny", "Referrer-Policy": "no-referrer"} {
+		if got := page.header.Get(key); got != want {
+			t.Errorf("%s: %q", key, got)
+		}
+	}
+}
+
+func TestPageHeadlines(t *testing.T) {
+	t.Parallel()
+	for want, counts := range map[string]map[string]int{
+		"Nothing audited yet":  {},
+		"Consistent: all 3":    {"consistent": 3},
+		"Undetermined: 1 of 4": {"consistent": 3, "undetermined": 1},
+		"TAMPERED: 1 of 5":     {"consistent": 3, "undetermined": 1, "tampered": 1},
+	} {
+		if got := headline(counts); got != want {
+			t.Errorf("%v: %q, want %q", counts, got, want)
+		}
+	}
+}
+
+func TestPageShowsAThousandLedgersAtMost(t *testing.T) {
+	t.Parallel()
+	status := healthy()
+	for range 2000 {
+		status.Ledgers = append(status.Ledgers, ledgerAt("invented", evidence.Undetermined, status.LoopAt))
+	}
+	s := start(t, Options{Status: showing(status)})
+	body := get(t, s, "/", "Accept", chrome).body
+	contains(t, body, "1002 more ledgers are not shown")
+	if rows := strings.Count(body, "<tr"); rows != maxPageLedgers+1 {
+		t.Errorf("%d rows", rows)
+	}
+}
+
+// The original published its command line here, passwords included.
+func TestVarsHoldNoCommandLine(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{Version: VersionInfo{Version: "1.2.3"}})
+	got := get(t, s, "/debug/vars")
+	var body struct {
+		Memstats  struct{ HeapAlloc uint64 } `json:"memstats"`
+		Immuaudit struct {
+			Version string
+			Rounds  uint64
+			Ledgers map[string]int
+		} `json:"immuaudit"`
+	}
+	if err := json.Unmarshal([]byte(got.body), &body); err != nil {
+		t.Fatal(err)
+	}
+	if body.Memstats.HeapAlloc == 0 || body.Immuaudit.Version != "1.2.3" || body.Immuaudit.Rounds != 40 || body.Immuaudit.Ledgers["consistent"] != 2 {
+		t.Errorf("body %+v", body)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(got.body), &members); err != nil || len(members) != 2 {
+		t.Errorf("members %d, %v", len(members), err)
+	}
+	for _, never := range []string{"cmdline", "-test.", "web.test"} {
+		if strings.Contains(got.body, never) {
+			t.Errorf("/debug/vars holds %q", never)
+		}
+	}
+	if got.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("/debug/vars is open to any origin")
+	}
+}
+
+func TestOnlyReading(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	client := tcp(s.Addr())
+	for _, path := range []string{"/", "/metrics", "/initz", "/livez", "/readyz", "/version", "/debug/vars"} {
+		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"} {
+			if got := ask(t, client, method, "http://auditor"+path); got.code != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d", method, path, got.code)
+			}
+		}
+	}
+	for _, path := range []string{"/nothing", "/debug", "/debug/pprof/", "/debug/requests", "/metrics/x", "/favicon.ico"} {
+		if got := ask(t, client, "GET", "http://auditor"+path); got.code != http.StatusNotFound {
+			t.Errorf("GET %s: %d", path, got.code)
+		}
+	}
+	// The answer may be cut off: the server does not read what it refuses.
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://auditor/version", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Filler", strings.Repeat("x", 2*maxHeaderBytes))
+	if resp, err := client.Do(req); err == nil {
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("huge header: %d", resp.StatusCode)
+		}
+	}
+}
