@@ -179,7 +179,12 @@ func (b *book) consistency(from, to uint64) []proof.Hash {
 	return p
 }
 
-func (b *book) state(tx uint64) proof.State { return proof.State{TxID: tx, Alh: b.alhs[tx-1]} }
+func (b *book) state(tx uint64) proof.State {
+	if tx == 0 {
+		return proof.State{TxID: 0, Alh: proof.EmptyAlh()}
+	}
+	return proof.State{TxID: tx, Alh: b.alhs[tx-1]}
+}
 
 func (b *book) header(tx uint64) proof.Header { return b.headers[tx-1] }
 
