@@ -1,0 +1,247 @@
+// Package store keeps what the auditor must not forget: the trust in every
+// ledger, the states its walk must still meet, incidents, events, and the
+// outbox of alerts that were not delivered yet.
+//
+// A state directory holds:
+//
+//	state.db       one SQLite database (with -wal and -shm beside it while open)
+//	state.id       which state.db belongs here and how far it had come
+//	auditor.lock   held by the running auditor
+//
+// The directory is 0700 and its files 0600. A state that somebody else could
+// change, that is cut, damaged, foreign, older than what was acknowledged, or
+// gone while traces of it are left, is refused with an *Error: it is never
+// taken for a beginning. Every row carries a checksum and all rows of trust,
+// marks and incidents together a digest, because SQLite notices a damaged
+// page only where its structure is hit.
+//
+// Changes of many ledgers are written together: a single goroutine owns the
+// writing connection, puts whatever waits into one transaction, each change in
+// a savepoint of its own, and answers when all of it is synced.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// Options say which state to open.
+type Options struct {
+	Dir string
+	// Create makes the directory and an empty state where there is none and
+	// never was one.
+	Create bool
+	// ReadOnly refuses every change. A state whose state.id is missing or
+	// does not fit is opened nevertheless, so that what is left of it can be
+	// looked at and exported.
+	ReadOnly bool
+	Logger   *slog.Logger // nil: slog.Default
+}
+
+// Store is an open state directory. All methods may be called concurrently.
+type Store struct {
+	dir      directory
+	path     string // of state.db
+	id       [16]byte
+	log      *slog.Logger
+	created  bool
+	readOnly bool
+
+	reader *sql.DB
+	writer *sql.DB
+	commit *committer // nil where read-only
+	mark   *os.File   // state.id
+
+	// own counts the commits of this store; it changes together with the
+	// database under the lock, so that Generation can leave them out.
+	ownMu sync.RWMutex
+	own   uint64
+
+	sinks sinkBook
+	wake  chan struct{}
+
+	closing sync.Once
+	closed  chan struct{}
+	failed  error // of Close
+}
+
+// Open opens the state in a directory, making one where Options.Create allows it.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	create := o.Create && !o.ReadOnly
+	dir, err := findDirectory(o.Dir, create, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if !o.ReadOnly && !dir.settled() {
+		err := dir.exclusively(ctx, func() error { return dir.settle(ctx, create) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	switch exists, err := dir.checkFiles(); {
+	case err != nil:
+		return nil, err
+	case !exists:
+		return nil, absent(dir.path)
+	}
+	s := &Store{
+		dir: dir, path: dir.file(fileState), log: o.Logger,
+		readOnly: o.ReadOnly,
+		sinks:    newSinkBook(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	// Read before the database: it may only be behind.
+	mark, markErr := s.dir.readWatermark()
+	if s.reader, err = openDatabase(s.path, 2, true); err != nil {
+		return err
+	}
+	if err := recognise(ctx, s.reader, s.path); err != nil {
+		return err
+	}
+	if err := s.Verify(ctx); err != nil {
+		return err
+	}
+	state, err := readState(ctx, s.reader)
+	if err != nil {
+		return explain(s.path, err)
+	}
+	s.id = state.id
+	if markErr == nil {
+		markErr = s.dir.judgeWatermark(mark, state)
+	}
+	if s.readOnly {
+		if markErr != nil {
+			s.log.Warn("the state is opened for reading only, although it would not be trusted", "error", markErr)
+		}
+		return nil
+	}
+	if markErr != nil {
+		return markErr
+	}
+	if s.mark, err = os.OpenFile(s.dir.file(fileID), os.O_WRONLY|noFollow, 0); err != nil {
+		return unusable(s.dir.file(fileID), err)
+	}
+	if s.writer, err = openDatabase(s.path, 1, false); err != nil {
+		return err
+	}
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return explain(s.path, err)
+	}
+	s.commit = newCommitter(s, conn)
+	if err := s.commit.probe(ctx); err != nil {
+		return errors.Join(explain(s.path, err), conn.Close())
+	}
+	s.created = state.commits == 1
+	go s.commit.run()
+	s.signal()
+	return nil
+}
+
+// readState gives identity and age of an open state.
+func readState(ctx context.Context, q querier) (watermark, error) {
+	var w watermark
+	var id []byte
+	if err := q.QueryRowContext(ctx, "SELECT state_id, commits FROM meta WHERE one = 1").Scan(&id, &w.commits); err != nil {
+		return w, err
+	}
+	if len(id) != len(w.id) {
+		return w, fmt.Errorf("%w: an identity of %d bytes", ErrDamaged, len(id))
+	}
+	copy(w.id[:], id)
+	return w, nil
+}
+
+// Created reports whether Open made this state, or found one that nothing was
+// ever written to: that a memory begins anew is worth telling somebody.
+func (s *Store) Created() bool { return s.created }
+
+// Dir is the directory, with links resolved.
+func (s *Store) Dir() string { return s.dir.path }
+
+// Wake is signalled after a delivery was queued here. What another process
+// queues shows in Generation and in NextDue alone.
+func (s *Store) Wake() <-chan struct{} { return s.wake }
+
+func (s *Store) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Generation is a number that changes whenever another process, or another
+// Store, wrote to the state; what this one writes leaves it alone.
+func (s *Store) Generation(ctx context.Context) (uint64, error) {
+	s.ownMu.RLock()
+	defer s.ownMu.RUnlock()
+	state, err := readState(ctx, s.reader)
+	if err != nil {
+		return 0, s.explain(err)
+	}
+	return state.commits - s.own, nil
+}
+
+// explain also recognises calls that come after Close.
+func (s *Store) explain(err error) error {
+	if err != nil && s.isClosed() {
+		return &Error{Kind: ErrClosed, Path: s.path}
+	}
+	return explain(s.path, err)
+}
+
+func (s *Store) isClosed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close finishes what was handed over, moves the write-ahead log into the
+// database, syncs and closes it. Changes that come later get ErrClosed.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		if s.commit != nil {
+			s.commit.stop()
+		}
+		close(s.closed)
+		s.failed = s.closeFiles()
+	})
+	return s.failed
+}
+
+func (s *Store) closeFiles() error {
+	var errs []error
+	if s.reader != nil {
+		errs = append(errs, s.reader.Close())
+	}
+	if s.writer != nil {
+		// The last connection to close moves the log and removes it.
+		errs = append(errs, s.writer.Close())
+	}
+	if s.mark != nil {
+		errs = append(errs, s.mark.Sync(), s.mark.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &Error{Kind: ErrDisk, Path: s.path, Err: err, Next: "look into the system log for errors of the disk"}
+	}
+	return nil
+}
