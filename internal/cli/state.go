@@ -19,7 +19,7 @@ func openState(ctx context.Context, c *config.Config, log *slog.Logger, create b
 	if dir == "" {
 		return nil, usagef("there is no place for the state: neither $XDG_STATE_HOME nor a home directory is known; add --dir DIRECTORY")
 	}
-	if temporary {
+	if temporary && create {
 		log.Warn("THE STATE DIRECTORY IS TEMPORARY: what was proven is forgotten when it is cleaned up, and others may plant a state there first. Choose another with --dir", "dir", dir)
 	}
 	s, err := store.Open(ctx, store.Options{Dir: dir, Create: create, Logger: log})
