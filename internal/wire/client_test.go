@@ -3,7 +3,11 @@ package wire
 import (
 	"net"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -84,21 +88,42 @@ func TestUnknownHost(t *testing.T) {
 	wantFault(t, err, Unreachable)
 }
 
-// Proxies of the environment are for browsing, not for auditing.
+// Proxies of the environment are for browsing, not for auditing. Go reads them
+// once per process, hence the second one.
 func TestNoProxy(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Parallel()
+	const inside = "IMMUAUDIT_TEST_PROXIED"
+	if os.Getenv(inside) != "" {
+		c := dial(t, "ledger.invalid:3322")
+		_, err := c.CurrentState(t.Context(), "db0")
+		wantFault(t, err, Unreachable)
+		return
+	}
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
-		t.Setenv(name, "http://"+listener.Addr().String())
+	var asked atomic.Int32
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := proxy.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			conn.Close()
+		}
+	})
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNoProxy$")
+	cmd.Env = append(os.Environ(), inside+"=1", "NO_PROXY=", "HTTPS_PROXY=http://"+proxy.Addr().String(), "HTTP_PROXY=http://"+proxy.Addr().String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
-	t.Setenv("NO_PROXY", "")
-	s := serve(t, nil, "db0")
-	c := dial(t, s.addr)
-	if _, err := c.CurrentState(t.Context(), "db0"); err != nil {
-		t.Error(err)
+	proxy.Close()
+	group.Wait()
+	if asked.Load() != 0 {
+		t.Error("the proxy of the environment was asked")
 	}
 }
 

@@ -185,6 +185,9 @@ func (c *Client) explain(ctx context.Context, op, db, token string, err error) *
 	case f.Code == codes.Unavailable && !strings.Contains(lower, tooBusy):
 		// Before the texts: "permission denied" is also what a firewall says.
 		f.Kind, f.hint = Unreachable, c.connectionHint(lower)
+		if brokeProtocol(lower) {
+			f.Kind, f.hint = Malformed, ""
+		}
 		return f
 	}
 	for _, known := range texts {
@@ -261,6 +264,17 @@ func (c *Client) connectionHint(lower string) string {
 // noConnection knows a deadline that passed before there was a connection.
 func noConnection(lower string) bool {
 	return strings.Contains(lower, "waiting for connections to become ready") || strings.Contains(lower, "latest balancer error")
+}
+
+// brokeProtocol knows a connection that was given up because of what came over
+// it, such as header fields without end.
+func brokeProtocol(lower string) bool {
+	for _, code := range [...]string{"protocol_error", "compression_error", "frame_size_error", "flow_control_error"} {
+		if strings.Contains(lower, "error reading from server: connection error: "+code) {
+			return true
+		}
+	}
+	return false
 }
 
 // notGRPC knows the errors that gRPC itself makes of an answer it cannot read.

@@ -103,7 +103,7 @@ func TestHeadersOfNothing(t *testing.T) {
 	many := &schema.TxList{Txs: slices.Repeat([]*schema.Tx{{}}, maxElements+1)}
 	s.answer("TxScan", give(many))
 	c := dial(t, s.addr)
-	_, err := c.Headers(t.Context(), "db0", 1, 1000)
+	_, err := c.Headers(t.Context(), "db0", 1, 1)
 	wantFault(t, err, TooLarge)
 }
 

@@ -174,9 +174,7 @@ func TestTLSFiles(t *testing.T) {
 		return TLSOptions{Mutual: true, CertFile: cert, KeyFile: key}
 	}
 	good := mutual(a.path("client.crt"), a.path("client.key"))
-	if _, err := New(Options{Address: "localhost:3322", TLS: good}); err != nil {
-		t.Fatal(err)
-	}
+	dial(t, "localhost:3322", func(o *Options) { o.TLS = good })
 	for name, tt := range map[string]struct {
 		options TLSOptions
 		says    []string
@@ -210,9 +208,9 @@ func TestTLSFiles(t *testing.T) {
 		})
 	}
 	// Files that are not used are not read: the flags have defaults.
-	if _, err := New(Options{Address: "localhost:3322", TLS: TLSOptions{Enabled: true, CertFile: garbage, KeyFile: "absent"}}); err != nil {
-		t.Errorf("client certificate without --mtls: %v", err)
-	}
+	dial(t, "localhost:3322", func(o *Options) {
+		o.TLS = TLSOptions{Enabled: true, CertFile: garbage, KeyFile: "absent"}
+	})
 }
 
 func TestClientCertificateDates(t *testing.T) {
@@ -224,14 +222,10 @@ func TestClientCertificateDates(t *testing.T) {
 	a.issue(t, "good", &x509.Certificate{})
 	for name, says := range map[string]string{"old": "has expired", "early": "not valid yet", "good": ""} {
 		var log bytes.Buffer
-		_, err := New(Options{
-			Address: "localhost:3322",
-			TLS:     TLSOptions{Mutual: true, CertFile: a.path(name + ".crt"), KeyFile: a.path(name + ".key")},
-			Logger:  slog.New(slog.NewTextHandler(&log, nil)),
+		dial(t, "localhost:3322", func(o *Options) {
+			o.TLS = TLSOptions{Mutual: true, CertFile: a.path(name + ".crt"), KeyFile: a.path(name + ".key")}
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		})
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 		if says == "" && log.Len() > 0 || !strings.Contains(log.String(), says) {
 			t.Errorf("%s: logged %q", name, log.String())
 		}
