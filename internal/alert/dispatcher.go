@@ -32,6 +32,7 @@ type Dispatcher struct {
 	wake   <-chan struct{}
 	log    *slog.Logger
 	wait   func(tries int) time.Duration
+	pause  time.Duration // between two looks at the outbox
 }
 
 // NewDispatcher checks the options.
@@ -39,7 +40,7 @@ func NewDispatcher(o DispatcherOptions) (*Dispatcher, error) {
 	if o.Outbox == nil {
 		return nil, errors.New("a dispatcher needs an outbox")
 	}
-	d := &Dispatcher{outbox: o.Outbox, sinks: make(map[string]Sink, len(o.Sinks)), wake: o.Wake, log: o.Logger, wait: wait}
+	d := &Dispatcher{outbox: o.Outbox, sinks: make(map[string]Sink, len(o.Sinks)), wake: o.Wake, log: o.Logger, wait: wait, pause: lookPause}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -66,6 +67,7 @@ type outcome struct {
 type looks struct {
 	next     time.Time
 	earliest time.Time
+	pause    time.Duration
 }
 
 func (l *looks) done(now time.Time, err error) {
@@ -74,7 +76,7 @@ func (l *looks) done(now time.Time, err error) {
 		l.next = l.earliest
 		return
 	}
-	l.earliest = now.Add(lookPause)
+	l.earliest = now.Add(l.pause)
 	l.next = now.Add(lookEvery)
 }
 
@@ -91,7 +93,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
-	looks := looks{next: time.Now()}
+	looks := looks{next: time.Now(), pause: d.pause}
 	wake := d.wake
 	for ctx.Err() == nil {
 		now := time.Now()
@@ -101,7 +103,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			if err == nil {
 				plan.replace(waiting, now)
 			} else if ctx.Err() == nil {
-				d.log.Error("reading the outbox failed; notifications wait", "error", err)
+				d.log.Error("reading the outbox failed; new notifications wait until it can be read", "error", err)
+				plan.carryOn()
 			}
 		}
 		for _, p := range plan.start(now) {
@@ -129,6 +132,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			looks.wanted()
 		case o := <-outcomes:
 			plan.finish(o)
+			if !o.done {
+				// What failed is looked for again before it is tried again:
+				// something newer may have taken its place.
+				looks.wanted()
+			}
 		}
 	}
 	grace := time.AfterFunc(stopGrace, stop)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -89,88 +88,6 @@ func TestBackoffGoesOnAfterRestart(t *testing.T) {
 	})
 }
 
-// After a restart an older delivery that waits for its next try still comes
-// before the newer ones of its ledger.
-func TestOrderSurvivesRestart(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		outbox := newDurable()
-		outbox.queue("webhook", tampered("db", 1))
-		stop := running(t, outbox, nil, failing("webhook"))
-		time.Sleep(10 * time.Second)
-		stop()
-		outbox.queue("webhook", tampered("db", 2))
-		got := make(chan evidence.Event, 2)
-		stop = running(t, outbox, nil, accepting("webhook", got))
-		if first, second := <-got, <-got; first.ID != "db-0001" || second.ID != "db-0002" {
-			t.Errorf("got %s, then %s", first.ID, second.ID)
-		}
-		stop()
-	})
-}
-
-// Whatever fails, each ledger's deliveries are made one at a time, in order,
-// and each is accepted exactly once.
-func TestOrderPerLedger(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const ledgers, each = 9, 12
-		outbox := newDurable()
-		random := rand.New(rand.NewPCG(1, 2))
-		var mu sync.Mutex
-		inFlight := make(map[string]int)
-		accepted := make(map[string][]string)
-		most, total := 0, 0
-		sink := fakeSink{"webhook", func(_ context.Context, e evidence.Event) error {
-			db := e.Name.Database
-			mu.Lock()
-			inFlight[db]++
-			total++
-			most = max(most, total)
-			if inFlight[db] > 1 {
-				t.Errorf("two deliveries of %s at once", db)
-			}
-			down := random.IntN(2) == 0
-			pause := time.Duration(random.IntN(3000)) * time.Millisecond
-			mu.Unlock()
-			time.Sleep(pause)
-			mu.Lock()
-			defer mu.Unlock()
-			inFlight[db]--
-			total--
-			if down {
-				return &Refusal{Status: 503}
-			}
-			accepted[db] = append(accepted[db], e.ID)
-			return nil
-		}}
-		stop := running(t, outbox, nil, sink)
-		want := make(map[string][]string)
-		for n := range each {
-			for l := range ledgers {
-				e := tampered(fmt.Sprintf("db%d", l), n)
-				want[e.Name.Database] = append(want[e.Name.Database], e.ID)
-				outbox.queue("webhook", e)
-			}
-			time.Sleep(time.Second)
-		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		stop()
-		for db, ids := range want {
-			if !slices.Equal(accepted[db], ids) {
-				t.Errorf("%s: accepted %v, want %v", db, accepted[db], ids)
-			}
-		}
-		if len(outbox.pending()) != 0 {
-			t.Errorf("%d still wait", len(outbox.pending()))
-		}
-		if most > triesPerSink || most < 2 {
-			t.Errorf("%d tries at once, want 2 to %d", most, triesPerSink)
-		}
-	})
-}
-
 // A sink that hangs, with a thousand ledgers waiting for it, delays no other;
 // and it is given ten seconds a try.
 func TestHangingSinkDelaysNoOther(t *testing.T) {
@@ -225,6 +142,42 @@ func TestFailingOutboxRepeatsNothing(t *testing.T) {
 	})
 }
 
+// An outbox that can no longer be read stops nothing that is known to wait.
+func TestUnreadableOutbox(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := newDurable()
+		outbox.queue("webhook", tampered("db", 1))
+		var mu sync.Mutex
+		tries := 0
+		stop := running(t, outbox, nil, fakeSink{"webhook", func(context.Context, evidence.Event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if tries++; tries < 3 {
+				return errDown
+			}
+			return nil
+		}})
+		synctest.Wait()
+		outbox.mu.Lock()
+		outbox.unread = errors.New("database disk image is malformed")
+		outbox.mu.Unlock()
+		time.Sleep(time.Minute)
+		outbox.mu.Lock()
+		if tries != 3 || len(outbox.waiting) != 0 || outbox.looks > 35 {
+			t.Errorf("%d tries, %d waiting, %d looks", tries, len(outbox.waiting), outbox.looks)
+		}
+		outbox.unread, outbox.unasked = nil, 0 // nothing could be handed out
+		outbox.mu.Unlock()
+		outbox.queue("webhook", tampered("db", 2))
+		time.Sleep(time.Minute)
+		stop()
+		if tries != 4 {
+			t.Errorf("%d tries after the outbox came back, want 4", tries)
+		}
+	})
+}
+
 // A try under way when the auditor is told to stop may finish, and is recorded.
 func TestStopLetsATryFinish(t *testing.T) {
 	t.Parallel()
@@ -269,80 +222,15 @@ func TestStopBreaksOffAHangingTry(t *testing.T) {
 	})
 }
 
-// An event that the receiver will not have is tried every five minutes and
-// holds back nothing.
-func TestRejectedEventHoldsNothingBack(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		outbox := newDurable()
-		var mu sync.Mutex
-		var rejected []time.Time
-		got := make(chan evidence.Event, 10)
-		sink := fakeSink{"webhook", func(_ context.Context, e evidence.Event) error {
-			if e.ID == "db-0001" {
-				mu.Lock()
-				defer mu.Unlock()
-				rejected = append(rejected, time.Now())
-				return &Refusal{Status: 422}
-			}
-			got <- e
-			return nil
-		}}
-		outbox.queue("webhook", tampered("db", 1))
-		outbox.queue("webhook", tampered("db", 2))
-		begun := time.Now()
-		stop := running(t, outbox, nil, sink)
-		<-got
-		if waited := time.Since(begun); waited > time.Second {
-			t.Errorf("the second waited %s for the first", waited)
-		}
-		time.Sleep(time.Hour)
-		stop()
-		for i := 1; i < len(rejected); i++ {
-			if gap := rejected[i].Sub(rejected[i-1]); gap != maxRetry {
-				t.Errorf("%s between tries of a rejected event, want %s", gap, maxRetry)
-			}
-		}
-		if len(rejected) < 12 {
-			t.Errorf("%d tries in an hour", len(rejected))
-		}
-	})
-}
-
-// Nobody can keep news from being told for ever by failing on older news.
-func TestOldFailureGivesWay(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		outbox := newDurable()
-		got := make(chan evidence.Event, 10)
-		sink := fakeSink{"webhook", func(_ context.Context, e evidence.Event) error {
-			if e.ID == "db-0001" {
-				return &Refusal{Status: 500}
-			}
-			got <- e
-			return nil
-		}}
-		outbox.queue("webhook", tampered("db", 1))
-		outbox.queue("webhook", tampered("db", 2))
-		begun := time.Now()
-		stop := running(t, outbox, nil, sink)
-		<-got
-		if waited := time.Since(begun); waited < 10*time.Minute || waited > 2*time.Hour {
-			t.Errorf("the second came after %s", waited)
-		}
-		stop()
-	})
-}
-
 // A time to try again that lies far ahead comes from a clock that was wrong.
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		outbox := newDurable()
 		id := outbox.queue("webhook", tampered("db", 1))
-		if err := outbox.Retry(t.Context(), id, time.Now().Add(30*24*time.Hour), "earlier"); err != nil {
-			t.Fatal(err)
-		}
+		p := outbox.waiting[id]
+		p.NextTry = time.Now().Add(30 * 24 * time.Hour)
+		outbox.waiting[id] = p
 		got := make(chan evidence.Event, 1)
 		begun := time.Now()
 		stop := running(t, outbox, nil, accepting("webhook", got))
@@ -390,14 +278,52 @@ func TestReplacedUnderWay(t *testing.T) {
 			return nil
 		}})
 		time.Sleep(time.Second)
-		if err := outbox.Delivered(t.Context(), old); err != nil { // as a store does that coalesces
-			t.Fatal(err)
-		}
+		outbox.withdraw(old) // as a store does that coalesces
 		outbox.queue("webhook", tampered("db", 2))
 		time.Sleep(time.Minute)
 		stop()
 		if want := []string{"db-0001", "db-0002"}; !slices.Equal(got, want) {
 			t.Errorf("sent %v, want %v", got, want)
+		}
+	})
+}
+
+// With one comparison after another, each replacing the one before, a receiver
+// that hangs is still tried ever more seldom.
+func TestReplacedUnderWayKeepsBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := newDurable()
+		var mu sync.Mutex
+		tries := 0
+		stop := running(t, outbox, nil, fakeSink{"webhook", func(ctx context.Context, _ evidence.Event) error {
+			mu.Lock()
+			tries++
+			mu.Unlock()
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		var last evidence.Pending
+		for n := range 3600 {
+			for _, p := range outbox.pending() {
+				last = p
+				outbox.withdraw(p.ID)
+			}
+			e := tampered("db", n)
+			e.Type = evidence.EventComparison
+			outbox.queue("webhook", e)
+			outbox.mu.Lock()
+			if p, ok := outbox.waiting[outbox.next]; ok { // the newer one goes on with the backoff
+				p.Attempts, p.NextTry = last.Attempts, last.NextTry
+				outbox.waiting[outbox.next] = p
+			}
+			outbox.heir = outbox.next
+			outbox.mu.Unlock()
+			time.Sleep(time.Second)
+		}
+		stop()
+		if tries < 10 || tries > 30 {
+			t.Errorf("%d tries in an hour", tries)
 		}
 	})
 }
@@ -424,31 +350,5 @@ func TestNewDispatcherRefuses(t *testing.T) {
 	twice := DispatcherOptions{Outbox: newDurable(), Sinks: []Sink{failing("a"), failing("a")}}
 	if _, err := NewDispatcher(twice); err == nil {
 		t.Error("two sinks of one name")
-	}
-}
-
-func TestRules(t *testing.T) {
-	t.Parallel()
-	types := []evidence.EventType{
-		evidence.EventComparison, evidence.EventTampered, evidence.EventFirstContact, evidence.EventIdentityChanged,
-		evidence.EventSigningBegan, evidence.EventStale, evidence.EventRecovered, evidence.EventStateCreated, evidence.EventDecision,
-	}
-	type answer struct{ want, coalesce bool }
-	for _, c := range []struct {
-		on, sink string
-		want     map[evidence.EventType]answer
-	}{
-		{OnTamper, "webhook", map[evidence.EventType]answer{evidence.EventTampered: {true, false}}},
-		{"", "webhook", map[evidence.EventType]answer{evidence.EventTampered: {true, false}}},
-		{OnAlways, "webhook", map[evidence.EventType]answer{evidence.EventTampered: {true, false}, evidence.EventComparison: {true, true}}},
-		{OnAlways, "", nil},
-	} {
-		rule := Rules(c.on, c.sink)
-		for _, typ := range types {
-			want, coalesce := rule(evidence.Event{Type: typ})
-			if got := (answer{want, coalesce}); got != c.want[typ] {
-				t.Errorf("Rules(%q, %q)(%s) = %v, want %v", c.on, c.sink, typ, got, c.want[typ])
-			}
-		}
 	}
 }

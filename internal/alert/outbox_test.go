@@ -24,12 +24,16 @@ type durable struct {
 	next    int64
 	waiting map[int64]evidence.Pending
 	wake    chan struct{}
-	broken  error // what writes answer while set
+	given   map[int64]bool // handed out and not answered yet
+	broken  error          // what writes answer while set
 	looks   int
+	unread  error // what reads answer while set
+	heir    int64 // what replaced those that were withdrawn
+	unasked int   // answers about deliveries that were not handed out since the last one
 }
 
 func newDurable() *durable {
-	return &durable{waiting: make(map[int64]evidence.Pending), wake: make(chan struct{}, 1)}
+	return &durable{waiting: make(map[int64]evidence.Pending), given: make(map[int64]bool), wake: make(chan struct{}, 1)}
 }
 
 func (o *durable) queue(sink string, e evidence.Event) int64 {
@@ -49,6 +53,9 @@ func (o *durable) Due(_ context.Context, now time.Time, limit int) ([]evidence.P
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.looks++
+	if o.unread != nil {
+		return nil, o.unread
+	}
 	var due []evidence.Pending
 	for _, p := range o.waiting {
 		if !p.NextTry.After(now) {
@@ -58,7 +65,11 @@ func (o *durable) Due(_ context.Context, now time.Time, limit int) ([]evidence.P
 	slices.SortFunc(due, func(a, b evidence.Pending) int {
 		return cmp.Or(a.NextTry.Compare(b.NextTry), cmp.Compare(a.ID, b.ID))
 	})
-	return due[:min(len(due), limit)], nil
+	due = due[:min(len(due), limit)]
+	for _, p := range due {
+		o.given[p.ID] = true
+	}
+	return due, nil
 }
 
 func (o *durable) Delivered(_ context.Context, id int64) error {
@@ -67,6 +78,7 @@ func (o *durable) Delivered(_ context.Context, id int64) error {
 	if o.broken != nil {
 		return o.broken
 	}
+	o.answered(id)
 	delete(o.waiting, id)
 	return nil
 }
@@ -77,12 +89,30 @@ func (o *durable) Retry(_ context.Context, id int64, next time.Time, lastErr str
 	if o.broken != nil {
 		return o.broken
 	}
+	o.answered(id)
+	if _, ok := o.waiting[id]; !ok && o.heir != 0 {
+		id = o.heir
+	}
 	if p, ok := o.waiting[id]; ok {
 		p.Attempts++
 		p.NextTry, p.LastErr = next, lastErr
 		o.waiting[id] = p
 	}
 	return nil
+}
+
+// withdraw takes a delivery out without an answer to it.
+func (o *durable) withdraw(id int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.waiting, id)
+}
+
+func (o *durable) answered(id int64) {
+	if !o.given[id] {
+		o.unasked++
+	}
+	delete(o.given, id)
 }
 
 func (o *durable) breakDown(err error) {
@@ -155,6 +185,11 @@ func running(t *testing.T, o *durable, adjust func(*Dispatcher), sinks ...Sink) 
 			if err := <-ended; err != nil {
 				t.Errorf("Run ended with %v", err)
 			}
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.unasked > 0 {
+				t.Errorf("%d answers about deliveries that were not handed out", o.unasked)
+			}
 		})
 	}
 	t.Cleanup(stop)
@@ -162,7 +197,10 @@ func running(t *testing.T, o *durable, adjust func(*Dispatcher), sinks ...Sink) 
 }
 
 // hurried makes a dispatcher wait milliseconds instead of seconds.
-func hurried(d *Dispatcher) { d.wait = func(int) time.Duration { return 5 * time.Millisecond } }
+func hurried(d *Dispatcher) {
+	d.wait = func(int) time.Duration { return 5 * time.Millisecond }
+	d.pause = time.Millisecond
+}
 
 // eventually polls a condition.
 func eventually(t *testing.T, what string, ok func() bool) {

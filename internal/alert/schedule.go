@@ -21,6 +21,8 @@ type task struct {
 	running  bool
 	rejected bool
 	gone     bool // left the outbox while under way
+	urgent   bool // its lane has news of tampering
+	failed   bool // and was not seen in the outbox since
 }
 
 func (t *task) lane() lane { return lane{t.Sink, t.Event.Name} }
@@ -85,14 +87,40 @@ func (s *schedule) replace(waiting []evidence.Pending, now time.Time) {
 			s.tasks[id] = t
 		}
 	}
+	urgent := make(map[lane]bool)
+	for _, t := range s.tasks {
+		if t.Event.Type == evidence.EventTampered {
+			urgent[t.lane()] = true
+		}
+	}
 	s.order = s.order[:0]
 	for _, t := range s.tasks {
+		t.urgent = urgent[t.lane()]
 		s.order = append(s.order, t)
 	}
-	slices.SortFunc(s.order, byID)
+	slices.SortFunc(s.order, byTurn)
 }
 
-func byID(a, b *task) int { return cmp.Compare(a.ID, b.ID) }
+// carryOn makes do without the outbox, where that cannot be read: what is known
+// to wait is still to be told.
+func (s *schedule) carryOn() {
+	for _, t := range s.tasks {
+		t.failed = false
+	}
+}
+
+// byTurn lets the ledgers go first of which tampering is to be told; within a
+// ledger, and otherwise, the id decides, that is the order of queueing.
+func byTurn(a, b *task) int {
+	switch {
+	case a.urgent && !b.urgent:
+		return -1
+	case b.urgent && !a.urgent:
+		return 1
+	default:
+		return cmp.Compare(a.ID, b.ID)
+	}
+}
 
 func (s *schedule) complain(sink string) {
 	if !s.unknown[sink] {
@@ -119,6 +147,8 @@ func (s *schedule) start(now time.Time) []evidence.Pending {
 		l := t.lane()
 		switch {
 		case s.busy[l] || held[l] || s.running[t.Sink] >= triesPerSink:
+		case t.failed:
+			held[l] = t.holds()
 		case t.NextTry.After(now):
 			if s.wakeAt.IsZero() || t.NextTry.Before(s.wakeAt) {
 				s.wakeAt = t.NextTry
@@ -149,13 +179,27 @@ func (s *schedule) finish(o outcome) {
 	delete(s.busy, t.lane())
 	if o.done || t.gone {
 		delete(s.tasks, o.id)
-		if i, ok := slices.BinarySearchFunc(s.order, t, byID); ok {
+		if i, ok := slices.BinarySearchFunc(s.order, t, byTurn); ok {
 			s.order = slices.Delete(s.order, i, i+1)
+		}
+		if !o.done {
+			s.inherit(t, o.next)
 		}
 		return
 	}
-	t.running = false
+	t.running, t.failed = false, true
 	t.rejected = o.rejected
 	t.Attempts++
 	t.NextTry = o.next
+}
+
+// inherit makes what replaced a delivery under way wait in its stead: a
+// receiver that is down is not tried more often because there is more news.
+func (s *schedule) inherit(t *task, next time.Time) {
+	for _, heir := range s.order {
+		if heir.lane() == t.lane() && heir.Event.Type == t.Event.Type && heir.NextTry.Before(next) {
+			heir.NextTry = next
+			heir.Attempts = max(heir.Attempts, t.Attempts+1)
+		}
+	}
 }

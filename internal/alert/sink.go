@@ -23,7 +23,8 @@ import (
 // are no errors.
 type Outbox interface {
 	// Due lists the deliveries whose next try is not after now, at most limit.
-	// The dispatcher also asks for moments that are yet to come.
+	// The dispatcher also asks for moments that are yet to come; each delivery
+	// it tries, it was given since the last answer about it.
 	Due(ctx context.Context, now time.Time, limit int) ([]evidence.Pending, error)
 	// Delivered removes a delivery.
 	Delivered(ctx context.Context, id int64) error
