@@ -19,8 +19,9 @@ import (
 
 const (
 	fileName    = "immuclient.toml"
-	longestFile = 1 << 20
-	deepestKey  = 8 // no setting has more than three parts
+	longestFile = 256 << 10
+	deepestKey  = 8   // no setting has more than three parts
+	mostKeys    = 256 // finding where each key stands costs a pass over the file
 	mostErrors  = 20
 )
 
@@ -183,6 +184,10 @@ func (l *loader) decode(path string, data []byte) {
 		l.fail(syntaxError(path, err))
 		return
 	}
+	if keys(values, mostKeys) < 0 {
+		l.fail(&Error{Source: path, Problem: fmt.Sprintf("more than %d keys and tables: this is no configuration of immuclient", mostKeys), Fix: "name the right file with --config"})
+		return
+	}
 	d := document{path: path, lines: positions(data), loader: l, seen: map[string]bool{}}
 	d.walk(values, nil)
 	slices.SortFunc(d.entries, func(a, b entry) int {
@@ -197,6 +202,28 @@ func (l *loader) decode(path string, data []byte) {
 	for _, e := range d.entries {
 		d.take(e)
 	}
+}
+
+// keys takes the number of keys and tables in value from allowed, and stops below zero.
+func keys(value any, allowed int) (left int) {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, inner := range v {
+			if allowed = keys(inner, allowed-1); allowed < 0 {
+				break
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			if _, isTable := inner.(map[string]any); isTable {
+				allowed--
+			}
+			if allowed = keys(inner, allowed); allowed < 0 {
+				break
+			}
+		}
+	}
+	return allowed
 }
 
 func syntaxError(path string, err error) *Error {

@@ -73,8 +73,6 @@ func FuzzFile(f *testing.F) {
 			f.Add(data)
 		}
 	}
-	f.Add([]byte(strings.Repeat("a.", 5000) + "a = 1"))
-	f.Add([]byte(strings.Repeat("[", 5000)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "immuclient.toml"), data, 0o600); err != nil {
@@ -101,7 +99,7 @@ func FuzzEnvironment(f *testing.F) {
 	})
 }
 
-// The first listed of equal settings must not matter to what is shown.
+// Go visits maps in random order; an operator who repeats a command must see the same text again.
 func TestLoadIsDeterministic(t *testing.T) {
 	t.Parallel()
 	in := quiet(t)

@@ -34,6 +34,10 @@ func Load(in Input) (*Config, []Warning, error) {
 	}
 	l.host = host{environ: environment(in.Environ), workDir: in.WorkDir, home: in.Home, root: in.Root}
 	l.config = &Config{origins: map[string]given{}, host: l.host}
+	l.config.host.environ = map[string]string{} // not the whole environment, which holds secrets
+	for _, name := range append(temporaryPlaces(), stateHome) {
+		l.config.host.environ[name] = l.host.environ[name]
+	}
 	for i := range l.settings {
 		s := &l.settings[i]
 		if s.value == "" {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -363,12 +364,42 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, path, strings.Repeat("#", longestFile+1))
-	if _, _, err := Load(in); err == nil || !strings.HasPrefix(err.Error(), path+": the configuration cannot be read: it is larger than 1048576 bytes; ") {
+	if _, _, err := Load(in); err == nil || !strings.HasPrefix(err.Error(), path+": the configuration cannot be read: it is larger than 262144 bytes; ") {
 		t.Errorf("large: %v", err)
 	}
 	write(t, path, "\xef\xbb\xbfimmudb-port = 7\r\n")
 	if c, _ := load(t, in); c.Port != 7 {
 		t.Errorf("from a Windows editor: %v", c)
+	}
+}
+
+// Files that are no configuration are refused before they cost anything.
+func TestHostileFiles(t *testing.T) {
+	t.Parallel()
+	const tooMany = "F: more than 256 keys and tables: this is no configuration of immuclient; name the right file with --config"
+	var many strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&many, "key%d = 1\n", i)
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"deep":       {strings.Repeat("a.", 300) + "a = 1", tooMany},
+		"deep table": {"[" + strings.Repeat("a.", 300) + "a]", tooMany},
+		"tables":     {strings.Repeat("[[a]]\n", 300), tooMany},
+		"keys":       {many.String(), tooMany},
+		"inline":     {"a = [" + strings.Repeat("{},", 300) + "]", tooMany},
+		"not so deep": {strings.Repeat("a.", 20) + "a = 1",
+			"F: a.a.a.a.a.a.a.a: unknown key; settings stand at the top of the file, outside of any table; `immuclient audit-mode --help` lists them"},
+		"brackets": {strings.Repeat("[", 10000), "F:1:3: invalid character at start of key: U+005B '['"},
+	} {
+		in := quiet(t)
+		path := filepath.Join(in.WorkDir, "immuclient.toml")
+		write(t, path, c.text)
+		_, _, err := Load(in)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		} else if got := strings.ReplaceAll(err.Error(), path, "F"); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

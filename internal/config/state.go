@@ -5,7 +5,10 @@ import (
 	"strings"
 )
 
-const systemState = "/var/lib/immuclient"
+const (
+	systemState = "/var/lib/immuclient"
+	stateHome   = "XDG_STATE_HOME"
+)
 
 // StateDir is the directory of the trusted state, absolute where the working directory is known. It is
 // --roots-filepath if given, else --dir, else /var/lib/immuclient for root and $XDG_STATE_HOME/immuclient or
@@ -19,7 +22,7 @@ func (c *Config) StateDir() (dir string, temporary bool) {
 }
 
 func (c *Config) stateDir() string {
-	state := c.host.environ["XDG_STATE_HOME"]
+	state := c.host.environ[stateHome]
 	switch {
 	case c.RootsFilepath != "":
 		return c.RootsFilepath
@@ -35,10 +38,13 @@ func (c *Config) stateDir() string {
 	return systemState // an account without a home is a service's
 }
 
+// temporaryPlaces are the variables that name the system's temporary directory.
+func temporaryPlaces() []string { return []string{"TMPDIR", "TMP", "TEMP"} }
+
 // temporary reports whether a directory, or what it links to, lies in a place that is cleaned by itself.
 func (h *host) temporary(dir string) bool {
 	places := []string{"/tmp", "/var/tmp", "/dev/shm", "/private/tmp"}
-	for _, name := range []string{"TMPDIR", "TMP", "TEMP"} {
+	for _, name := range temporaryPlaces() {
 		if place := h.environ[name]; filepath.IsAbs(place) && filepath.Clean(place) != string(filepath.Separator) {
 			places = append(places, place)
 		}
