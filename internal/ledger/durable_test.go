@@ -163,7 +163,8 @@ func sameContent(t *testing.T, a, b *view) {
 	}
 }
 
-// TestTornTail cuts and damages the log at every byte of its last record.
+// TestTornTail cuts the log within its last record, and damages each byte of the
+// one before.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -196,7 +197,7 @@ func TestTornTail(t *testing.T) {
 		}
 		return got.last(), lg.close()
 	}
-	for cut := ends[1]; cut < len(whole); cut++ {
+	for cut := ends[1]; cut < len(whole); cut += 13 { // each costs some fsyncs
 		if n, err := reopen(whole[:cut]); n != 2 || err != nil {
 			t.Fatalf("cut at %d: %d transactions, %v", cut, n, err)
 		}
