@@ -113,7 +113,7 @@ func newSnapshot(opts Options) *snapshot {
 
 		ledgers:        perServer("ledgers", "Ledgers by the verdict that stands; paused and retired ones are not counted.", "verdict"),
 		ledgersOmitted: perServer("ledgers_omitted", "Ledgers without series of their own, because there are too many."),
-		serverUp:       perServer("server_up", "1 if the last call to the server went well."),
+		serverUp:       perServer("server_up", "1 if the server answered in the newest round of any ledger."),
 		loopAt:         perServer("loop_timestamp_seconds", "When the scheduler last turned; 0 if never."),
 		roundsTotal:    perServer("rounds_total", "Rounds finished."),
 		roundsInFlight: perServer("rounds_in_flight", "Rounds in flight."),
@@ -170,8 +170,7 @@ func (s *snapshot) server(e emitter, status audit.Status, traffic Traffic) {
 	for verdict, n := range countVerdicts(status.Ledgers) {
 		e.gauge(s.ledgers, float64(n), server, verdict)
 	}
-	// Nothing starts as good: before the first round nothing went well yet.
-	e.gauge(s.serverUp, truth(status.ServerError == "" && status.Rounds > 0), server)
+	e.gauge(s.serverUp, truth(answers(&status)), server)
 	e.gauge(s.loopAt, seconds(status.LoopAt), server)
 	e.counter(s.roundsTotal, status.Rounds, server)
 	e.gauge(s.roundsInFlight, float64(status.InFlight), server)

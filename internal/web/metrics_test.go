@@ -174,8 +174,34 @@ func TestOwnMetrics(t *testing.T) {
 	}
 }
 
-func TestServerIsNotUpBeforeItAnswered(t *testing.T) {
+func TestServerUp(t *testing.T) {
 	t.Parallel()
+	at := time.Unix(1000, 0)
+	good, bad, lost := ledgerAt("good", evidence.Consistent, at), ledgerAt("bad", evidence.Tampered, at), ledgerAt("lost", evidence.Undetermined, at)
+	slow, refused := lost, lost
+	slow.Last.Reason, refused.Last.Reason = evidence.Timeout, evidence.Unauthorised
+	paused := good
+	paused.Paused = true
+	for name, c := range map[string]struct {
+		status audit.Status
+		want   bool
+	}{
+		"before the first round":   {audit.Status{}, false},
+		"empty server":             {audit.Status{Rounds: 1}, true},
+		"never reached":            {audit.Status{Rounds: 1, ServerError: "unreachable"}, false},
+		"known, not audited":       {audit.Status{Ledgers: []audit.LedgerStatus{{}}}, false},
+		"consistent":               {audit.Status{Rounds: 1, Ledgers: []audit.LedgerStatus{good}}, true},
+		"tampered":                 {audit.Status{Rounds: 1, Ledgers: []audit.LedgerStatus{bad}}, true},
+		"list refused":             {audit.Status{Rounds: 1, ServerError: "refused", Ledgers: []audit.LedgerStatus{good}}, true},
+		"credentials refused":      {audit.Status{Rounds: 1, Ledgers: []audit.LedgerStatus{refused}}, true},
+		"one ledger hangs":         {audit.Status{Rounds: 2, Ledgers: []audit.LedgerStatus{good, slow}}, true},
+		"all hang or break":        {audit.Status{Rounds: 2, Ledgers: []audit.LedgerStatus{lost, slow}}, false},
+		"only a paused one was ok": {audit.Status{Rounds: 2, Ledgers: []audit.LedgerStatus{paused, lost}}, false},
+	} {
+		if got := answers(&c.status); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 	s := start(t, Options{Status: showing(audit.Status{Server: "prod"})})
 	contains(t, get(t, s, "/metrics").body, `immuaudit_server_up{server="prod"} 0`)
 }

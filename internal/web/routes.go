@@ -15,7 +15,6 @@ func (s *Server) routes() http.Handler {
 	scrape := s.scrape()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Vary", "Accept")
 		if wantsPage(r) {
 			s.page(w, r)
 			return

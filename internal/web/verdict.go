@@ -60,6 +60,26 @@ func byUrgency(ledgers []audit.LedgerStatus) []*audit.LedgerStatus {
 	return sorted
 }
 
+// answers reports whether the server answered lately: in the newest round of
+// any ledger, or, while there was none, when it was asked for its databases.
+// Nothing starts as good: before the first round it has not answered.
+func answers(s *audit.Status) bool {
+	rounds := false
+	for i := range s.Ledgers {
+		l := &s.Ledgers[i]
+		if idle(l) || l.Last.Time.IsZero() {
+			continue
+		}
+		rounds = true
+		switch l.Last.Reason {
+		case evidence.Unreachable, evidence.Timeout, evidence.Interrupted, evidence.StateProblem:
+		default:
+			return true
+		}
+	}
+	return !rounds && s.Rounds > 0 && s.ServerError == ""
+}
+
 func countVerdicts(ledgers []audit.LedgerStatus) map[string]int {
 	counts := map[string]int{"consistent": 0, "tampered": 0, "undetermined": 0}
 	for i := range ledgers {
