@@ -89,16 +89,18 @@ func (r baselineRecord) digest() ([]byte, error) {
 }
 
 type trustRecord struct {
-	Baseline    baselineRecord `json:"baseline"`
-	Proven      signedRecord   `json:"proven"`
-	ProvenAt    time.Time      `json:"proven_at,omitzero"`
-	Walked      uint64         `json:"walked"`
-	Verified    uint64         `json:"verified"`
-	Key         []byte         `json:"key,omitempty"`
-	UUID        string         `json:"uuid,omitempty"`
-	Retired     bool           `json:"retired,omitempty"`
-	LastAgreed  time.Time      `json:"last_agreed,omitzero"`
-	LastAttempt time.Time      `json:"last_attempt,omitzero"`
+	Baseline baselineRecord `json:"baseline"`
+	Proven   signedRecord   `json:"proven"`
+	ProvenAt time.Time      `json:"proven_at,omitzero"`
+	Walked   uint64         `json:"walked"`
+	// FromBaseline: the walk begins at the baseline, not at transaction 1.
+	FromBaseline bool      `json:"walk_from_baseline,omitempty"`
+	Verified     uint64    `json:"verified"`
+	Key          []byte    `json:"key,omitempty"`
+	UUID         string    `json:"uuid,omitempty"`
+	Retired      bool      `json:"retired,omitempty"`
+	LastAgreed   time.Time `json:"last_agreed,omitzero"`
+	LastAttempt  time.Time `json:"last_attempt,omitzero"`
 }
 
 func recordTrust(t evidence.Trust) trustRecord {
@@ -106,7 +108,7 @@ func recordTrust(t evidence.Trust) trustRecord {
 	return trustRecord{
 		Baseline: baselineRecord{recordState(b.State), b.Origin, plain(b.At), b.Note},
 		Proven:   recordSigned(t.Proven), ProvenAt: plain(t.ProvenAt),
-		Walked: t.Walked, Verified: t.Verified,
+		Walked: t.Walked, FromBaseline: t.WalkFromBaseline, Verified: t.Verified,
 		Key: t.Key, UUID: t.UUID, Retired: t.Retired,
 		LastAgreed: plain(t.LastAgreed), LastAttempt: plain(t.LastAttempt),
 	}
@@ -121,7 +123,7 @@ func (r trustRecord) trust(name evidence.Name, version uint64, walk []byte) evid
 		Name: name, Version: version,
 		Baseline: evidence.Baseline{State: b.state(), Origin: b.Origin, At: b.At, Note: b.Note},
 		Proven:   r.Proven.signed(), ProvenAt: r.ProvenAt,
-		Walk: walk, Walked: r.Walked, Verified: r.Verified,
+		Walk: walk, Walked: r.Walked, WalkFromBaseline: r.FromBaseline, Verified: r.Verified,
 		Key: r.Key, UUID: r.UUID, Retired: r.Retired,
 		LastAgreed: r.LastAgreed, LastAttempt: r.LastAttempt,
 	}
