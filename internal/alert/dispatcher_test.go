@@ -47,8 +47,7 @@ func TestBackoffOverADay(t *testing.T) {
 		}}
 		outbox.queue("webhook", tampered("db", 1))
 		stop := running(t, outbox, nil, sink)
-		time.Sleep(24*time.Hour + maxRetry + time.Second)
-		synctest.Wait()
+		pass(24*time.Hour + maxRetry + time.Second)
 		stop()
 		if left := outbox.pending(); len(left) != 0 {
 			t.Fatalf("still waiting: %+v", left)
@@ -71,7 +70,7 @@ func TestBackoffGoesOnAfterRestart(t *testing.T) {
 		outbox := newDurable()
 		outbox.queue("webhook", tampered("db", 1))
 		stop := running(t, outbox, nil, failing("webhook"))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		stop()
 		before := outbox.pending()[0]
 		if before.Attempts < 5 || before.LastErr != errDown.Error() {
@@ -106,7 +105,7 @@ func TestHangingSinkDelaysNoOther(t *testing.T) {
 		}}
 		got := make(chan evidence.Event, 1)
 		stop := running(t, outbox, nil, hanging, accepting("quick", got))
-		time.Sleep(25 * time.Second)
+		pass(25 * time.Second)
 		queued := time.Now()
 		outbox.queue("quick", tampered("db1", 7))
 		<-got
@@ -131,10 +130,9 @@ func TestFailingOutboxRepeatsNothing(t *testing.T) {
 		got := make(chan evidence.Event, 100)
 		outbox.queue("webhook", tampered("db", 1))
 		stop := running(t, outbox, nil, accepting("webhook", got))
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		outbox.breakDown(nil)
-		time.Sleep(maxRetry)
-		synctest.Wait()
+		pass(maxRetry)
 		stop()
 		if len(got) != 1 || len(outbox.pending()) != 0 {
 			t.Errorf("sent %d times, %d still waiting", len(got), len(outbox.pending()))
@@ -162,7 +160,7 @@ func TestUnreadableOutbox(t *testing.T) {
 		outbox.mu.Lock()
 		outbox.unread = errors.New("database disk image is malformed")
 		outbox.mu.Unlock()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		outbox.mu.Lock()
 		if tries != 3 || len(outbox.waiting) != 0 || outbox.looks > 35 {
 			t.Errorf("%d tries, %d waiting, %d looks", tries, len(outbox.waiting), outbox.looks)
@@ -170,7 +168,7 @@ func TestUnreadableOutbox(t *testing.T) {
 		outbox.unread, outbox.unasked = nil, 0 // nothing could be handed out
 		outbox.mu.Unlock()
 		outbox.queue("webhook", tampered("db", 2))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		stop()
 		if tries != 4 {
 			t.Errorf("%d tries after the outbox came back, want 4", tries)
@@ -192,7 +190,7 @@ func TestStopLetsATryFinish(t *testing.T) {
 				return ctx.Err()
 			}
 		}})
-		time.Sleep(time.Second)
+		pass(time.Second)
 		stop()
 		if left := outbox.pending(); len(left) != 0 {
 			t.Errorf("delivered but still waiting: %+v", left)
@@ -210,7 +208,7 @@ func TestStopBreaksOffAHangingTry(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
-		time.Sleep(time.Second)
+		pass(time.Second)
 		begun := time.Now()
 		stop()
 		if took := time.Since(begun); took != stopGrace {
@@ -250,7 +248,7 @@ func TestUnknownSinkWaits(t *testing.T) {
 		outbox := newDurable()
 		outbox.queue("gone", tampered("db", 1))
 		stop := running(t, outbox, nil, failing("webhook"))
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		stop()
 		if outbox.looks > 62 {
 			t.Errorf("the outbox was read %d times in an hour", outbox.looks)
@@ -271,16 +269,16 @@ func TestReplacedUnderWay(t *testing.T) {
 		var mu sync.Mutex
 		var got []string
 		stop := running(t, outbox, nil, fakeSink{"webhook", func(_ context.Context, e evidence.Event) error {
-			time.Sleep(5 * time.Second)
+			<-time.After(5 * time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, e.ID)
 			return nil
 		}})
-		time.Sleep(time.Second)
+		pass(time.Second)
 		outbox.withdraw(old) // as a store does that coalesces
 		outbox.queue("webhook", tampered("db", 2))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		stop()
 		if want := []string{"db-0001", "db-0002"}; !slices.Equal(got, want) {
 			t.Errorf("sent %v, want %v", got, want)
@@ -319,7 +317,7 @@ func TestReplacedUnderWayKeepsBackoff(t *testing.T) {
 			}
 			outbox.heir = outbox.next
 			outbox.mu.Unlock()
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		stop()
 		if tries < 10 || tries > 30 {
@@ -334,7 +332,7 @@ func TestClosedWakeDoesNotSpin(t *testing.T) {
 		outbox := newDurable()
 		close(outbox.wake)
 		stop := running(t, outbox, nil)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		stop()
 		if outbox.looks > 63 {
 			t.Errorf("the outbox was read %d times in an hour", outbox.looks)

@@ -21,7 +21,7 @@ func TestOrderSurvivesRestart(t *testing.T) {
 		outbox := newDurable()
 		outbox.queue("webhook", tampered("db", 1))
 		stop := running(t, outbox, nil, failing("webhook"))
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		stop()
 		outbox.queue("webhook", tampered("db", 2))
 		got := make(chan evidence.Event, 2)
@@ -57,7 +57,7 @@ func TestOrderPerLedger(t *testing.T) {
 			down := random.IntN(2) == 0
 			pause := time.Duration(random.IntN(3000)) * time.Millisecond
 			mu.Unlock()
-			time.Sleep(pause)
+			<-time.After(pause)
 			mu.Lock()
 			defer mu.Unlock()
 			inFlight[db]--
@@ -76,10 +76,9 @@ func TestOrderPerLedger(t *testing.T) {
 				want[e.Name.Database] = append(want[e.Name.Database], e.ID)
 				outbox.queue("webhook", e)
 			}
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
+		pass(2 * time.Hour)
 		stop()
 		for db, ids := range want {
 			if !slices.Equal(accepted[db], ids) {
@@ -109,13 +108,13 @@ func TestTamperingGoesFirst(t *testing.T) {
 		var mu sync.Mutex
 		var got []string
 		stop := running(t, outbox, nil, fakeSink{"webhook", func(_ context.Context, e evidence.Event) error {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, e.ID)
 			return nil
 		}})
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		stop()
 		if len(got) != 1001 {
 			t.Fatalf("%d delivered", len(got))
@@ -155,7 +154,7 @@ func TestRejectedEventHoldsNothingBack(t *testing.T) {
 		if waited := time.Since(begun); waited > time.Second {
 			t.Errorf("the second waited %s for the first", waited)
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		stop()
 		for i := 1; i < len(rejected); i++ {
 			if gap := rejected[i].Sub(rejected[i-1]); gap != maxRetry {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -200,6 +201,13 @@ func running(t *testing.T, o *durable, adjust func(*Dispatcher), sinks ...Sink) 
 func hurried(d *Dispatcher) {
 	d.wait = func(int) time.Duration { return 5 * time.Millisecond }
 	d.pause = time.Millisecond
+}
+
+// pass lets time go by in a synctest bubble, where it costs none; outside of one
+// it panics.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }
 
 // eventually polls a condition.

@@ -76,7 +76,7 @@ func TestPulse(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 			return nil
 		})
 		var visitors sync.WaitGroup
@@ -86,7 +86,7 @@ func TestPulse(t *testing.T) {
 					if err := p.answer(t.Context(), immudbTimeout); err != nil {
 						t.Error(err)
 					}
-					time.Sleep(50 * time.Millisecond)
+					<-time.After(50 * time.Millisecond)
 				}
 			})
 		}
@@ -98,7 +98,7 @@ func TestPulse(t *testing.T) {
 		mu.Lock()
 		hang = true
 		mu.Unlock()
-		time.Sleep(2 * immudbFresh)
+		pass(2 * immudbFresh)
 		begun := time.Now()
 		if err := p.answer(t.Context(), probePatience); err != nil || time.Since(begun) != probePatience {
 			t.Errorf("a probe got %v after %s, want the answer before", err, time.Since(begun))
@@ -107,14 +107,14 @@ func TestPulse(t *testing.T) {
 			t.Errorf("got %v after %s", err, time.Since(begun))
 		}
 
-		time.Sleep(2 * immudbFresh)
+		pass(2 * immudbFresh)
 		_ = p.answer(t.Context(), time.Millisecond) // leaves a question under way
 		begun = time.Now()
 		p.close()
 		if took := time.Since(begun); took != 0 {
 			t.Errorf("closing took %s", took)
 		}
-		time.Sleep(2 * immudbFresh)
+		pass(2 * immudbFresh)
 		if err := p.answer(t.Context(), time.Second); !errors.Is(err, errStopping) {
 			t.Errorf("after close: %v", err)
 		}

@@ -59,7 +59,7 @@ func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", pagePolicy)
 	h.Set("Cache-Control", "no-store")
-	h.Set("Vary", "Accept") // as the metrics have at the same address
+	h.Set("Vary", "Accept")      // as the metrics have at the same address
 	_, _ = w.Write(body.Bytes()) // a visitor that went away needs no answer
 }
 

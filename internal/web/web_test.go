@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -146,6 +147,13 @@ func ask(t *testing.T, c *http.Client, method, url string, headers ...string) an
 func get(t *testing.T, s *Server, path string, headers ...string) answer {
 	t.Helper()
 	return ask(t, tcp(s.Addr()), http.MethodGet, "http://auditor"+path, headers...)
+}
+
+// pass lets time go by in a synctest bubble, where it costs none; outside of one
+// it panics.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }
 
 // eventually polls a condition.
