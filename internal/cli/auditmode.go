@@ -73,9 +73,6 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 			log.Warn(w.Text)
 		}
 	}
-	if c.Audit.VerifyValues {
-		log.Warn("--audit-verify-values comes with deep verification, which this version does not have yet: values are not verified")
-	}
 	a := &auditor{env: env, c: c, log: log, out: newPrinter(env, c.Audit.JSON)}
 	// What can be wrong with the configuration is found before anything starts.
 	if a.server, err = connect(c, log); err != nil {
