@@ -18,7 +18,7 @@ type Walk struct {
 	_    noCopy
 	alh  Hash // of the transaction it stands at; meaningless at 0
 	now  tree // over Alh(1)…Alh(N)
-	base tree // over the transactions before the window: from it the window can be formed again
+	base tree // over the transactions before the window, from which it can be formed again
 
 	// Rings over the window: the Alh of transaction n is alhs[n%Window], the
 	// root over the first n transactions roots[n%(Window+1)].
@@ -95,7 +95,8 @@ func (w *Walk) next(h *Header, known *Hash) error {
 func (w *Walk) push(alh Hash) error {
 	n := w.now.size() + 1
 	if n-w.base.size() > Window {
-		// Transaction n−Window leaves the window, and its place is free.
+		// The window is full: transaction n−Window leaves it, and its place
+		// is free.
 		if err := w.base.append(w.leaves[n%Window]); err != nil {
 			return fmt.Errorf("moving the walk's window to transaction %d: %w", n, err)
 		}
@@ -119,9 +120,10 @@ func (w *Walk) record(alh Hash) error {
 }
 
 // Root is the RFC 6962 root over Alh(1)…Alh(size) as walked, for any size
-// from At back by Window (by less after WalkAt); of no transactions it is SHA-256 of nothing. With
-// size = At().TxID it is the checkpoint of the state reached. Errors are
-// *Malformed for a size beyond At and *Unproven{NeedRoot} below the window.
+// from At back by Window, or by less where WalkAt has begun less far back; of
+// no transactions it is SHA-256 of nothing. With size = At().TxID it is the
+// checkpoint of the state reached. Errors are *Malformed for a size beyond At
+// and *Unproven{NeedRoot} below the window.
 func (w *Walk) Root(size uint64) (Hash, error) {
 	n := w.now.size()
 	switch {

@@ -8,21 +8,23 @@ import (
 
 // A walk is stored as
 //
-//	u8 version (1) || u64 N || frontier || alhs || sha256
+//	u8 version (1) || u64 N || u8 window || frontier || alhs || sha256
 //
-// frontier holds the perfect subtrees over the first N−Window transactions,
-// from the highest level down, alhs the Alhs of the transactions after them,
-// and sha256 is over all that comes before it. The size follows from N and
-// nothing is stored that follows from the rest, so that there is exactly one
-// encoding of a walk, and a damaged one is noticed.
+// window is how many of the N transactions lie within the window (Window, or
+// fewer where the walk began less far back), frontier the perfect subtrees
+// over those before it, from the highest level down, alhs the Alhs of those
+// within, and sha256 is over all that comes before it. The size follows from N
+// and window, and nothing is stored that follows from the rest, so that there
+// is exactly one encoding of a walk, and a damaged one is noticed.
 const walkVersion = 1
 
-const walkHead = 1 + 8
+const walkHead = 1 + 8 + 1
 
 // MarshalBinary encodes the walk; at most about 4 KiB.
 func (w *Walk) MarshalBinary() ([]byte, error) {
 	n := w.now.size()
 	b := binary.BigEndian.AppendUint64([]byte{walkVersion}, n)
+	b = append(b, byte(n-w.base.size()))
 	for _, h := range w.base.hashes(nil) {
 		b = append(b, h[:]...)
 	}
@@ -43,11 +45,14 @@ func (w *Walk) UnmarshalBinary(b []byte) error {
 	if b[0] != walkVersion {
 		return malformed("walk", "version %d is not known, only %d is", b[0], walkVersion)
 	}
-	n := binary.BigEndian.Uint64(b[1:walkHead])
+	n, recent := binary.BigEndian.Uint64(b[1:9]), uint64(b[9])
 	if n > MaxTxID {
 		return malformed("walk", "stands at transaction %d, beyond 2⁶³−1", n)
 	}
-	recent := min(n, Window)
+	// The Alh of the transaction it stands at is in the window.
+	if recent > min(n, Window) || recent == 0 && n > 0 {
+		return malformed("walk", "a window of %d of %d transactions", recent, n)
+	}
 	nodes := bits.OnesCount64(n - recent)
 	if want := walkHead + 32*(nodes+int(recent)) + sha256.Size; len(b) != want {
 		return malformed("walk", "%d bytes where %d are needed at transaction %d", len(b), want, n)

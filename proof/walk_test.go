@@ -169,6 +169,82 @@ func TestWalkBinary(t *testing.T) {
 	walkTo(t, &r, b, 100)
 }
 
+// A walk placed by a proof goes on as one that has come all the way, stored
+// and restored wherever; it only knows less of what was before.
+func TestWalkAt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		book         *book
+		source, at   uint64
+		needsBinding bool
+	}{
+		"no lag":                      {honest(130), 130, 130, false},
+		"from before":                 {honest(130), 40, 130, false},
+		"transaction 1":               {honest(1), 1, 1, false},
+		"lag":                         {lagging(), 10, 10, true},
+		"lag, the leaf is the source": {lagging(), 11, 12, false},
+		"source beyond the tree":      {behind(), 10, 11, true},
+	} {
+		b, p := c.book, c.book.dual(c.source, c.at)
+		s, target := b.state(c.source), b.state(c.at)
+		if _, err := proof.WalkAt(p, s, target, nil); isUnproven(err, proof.NeedBinding) != c.needsBinding {
+			t.Errorf("%s, without binding: %v", name, err)
+		}
+		w, err := proof.WalkAt(p, s, target, b.extra(p))
+		if err != nil || w.At() != target {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := proof.WalkAt(p, s, proof.State{TxID: target.TxID}, b.extra(p)); !isMismatch(err, proof.CheckAlhTarget) {
+			t.Errorf("%s, another target: %v", name, err)
+		}
+		for range 150 {
+			b.commit(uint64(len(b.headers)), nil)
+		}
+		for tx := c.at; tx <= uint64(len(b.headers)); tx++ {
+			walkTo(t, w, b, tx)
+			if root, err := w.Root(tx); err != nil || root != b.root(tx) {
+				t.Fatalf("%s: root at %d: %s, %v", name, tx, root, err)
+			}
+			enc := encode(t, w)
+			w = new(proof.Walk)
+			if err := w.UnmarshalBinary(enc); err != nil || !bytes.Equal(encode(t, w), enc) {
+				t.Fatalf("%s: stored at %d: %v", name, tx, err)
+			}
+		}
+		var whole proof.Walk
+		walkTo(t, &whole, b, uint64(len(b.headers)))
+		if !bytes.Equal(encode(t, &whole), encode(t, w)) {
+			t.Errorf("%s: once the window is full, it is another walk than the whole one", name)
+		}
+	}
+
+	b := honest(80)
+	p := b.dual(80, 80)
+	w, err := proof.WalkAt(p, b.state(80), b.state(80), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root, err := w.Root(79); err != nil || root != b.root(79) {
+		t.Errorf("root of the target's own tree: %s, %v", root, err)
+	}
+	if _, err := w.Root(78); !isUnproven(err, proof.NeedRoot) {
+		t.Errorf("root before it: %v", err)
+	}
+	// A tree that lags too far leaves more open than a window holds.
+	for range proof.Window + 1 {
+		b.commit(80, nil)
+	}
+	p = b.dual(80, 145)
+	if _, err := proof.WalkAt(p, b.state(80), b.state(145), nil); !isUnproven(err, proof.NeedWalk) {
+		t.Errorf("a lag of 65: %v", err)
+	}
+	p = b.dual(80, 144)
+	if w, err = proof.WalkAt(p, b.state(80), b.state(144), nil); err != nil {
+		t.Fatalf("a lag of 64: %v", err)
+	}
+	walkTo(t, w, b, 145)
+}
+
 func encode(t testing.TB, w *proof.Walk) []byte {
 	t.Helper()
 	b, err := w.MarshalBinary()
