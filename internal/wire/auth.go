@@ -84,7 +84,13 @@ func (c *Client) logIn(ctx context.Context) (*login, *Fault) {
 		return nil, f
 	}
 	if err := c.logInPace.Wait(ctx); err != nil {
-		return nil, c.expired(ctx, op, "")
+		if ctx.Err() != nil {
+			return nil, c.expired(ctx, op, "")
+		}
+		f := c.fault(Unauthorised, op, "")
+		f.Err = errors.New("the server takes the password and then refuses the tokens it gave")
+		f.hint = "see whether something logs this user out all the time; the next login is tried in a moment"
+		return nil, f
 	}
 	l := &login{began: time.Now()}
 	c.logins.Add(1)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -216,25 +217,17 @@ func TestLoginsArePaced(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil, "db0", "db1")
 	s.answer("UseDatabase", say(codes.Unauthenticated, "invalid token"))
-	c, err := New(Options{Address: s.addr, Username: "immudb", Password: "immudb", CallTimeout: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for range 20 {
+	c := dial(t, s.addr)
+	c.logInPace = rate.NewLimiter(rate.Every(time.Hour), 3)
+	for range 10 {
 		_, err := c.CurrentState(t.Context(), "db0")
-		var f *Fault
-		if !errors.As(err, &f) || f.Kind != Unauthorised && f.Kind != Timeout {
-			t.Fatalf("got %v", err)
-		}
-		if c.Stats().Logins > loginBurst {
-			break
-		}
-		if f.Kind == Timeout {
-			return // held back, as it should be
-		}
+		wantFault(t, err, Unauthorised)
 	}
-	t.Errorf("%d logins without a pause", c.Stats().Logins)
+	if got := c.Stats().Logins; got != 3 {
+		t.Errorf("%d logins, want 3 and then a pause", got)
+	}
+	_, err := c.CurrentState(t.Context(), "db0")
+	wantFault(t, err, Unauthorised, "refuses the tokens it gave")
 }
 
 func TestNotFound(t *testing.T) {
@@ -366,7 +359,11 @@ func TestWhichErrorsUnbind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := serve(t, nil, "db0")
-			c := dial(t, s.addr, func(o *Options) { o.CallTimeout = time.Second })
+			c := dial(t, s.addr, func(o *Options) {
+				if name == "slow" {
+					o.CallTimeout = time.Second
+				}
+			})
 			if _, err := c.CurrentState(t.Context(), "db0"); err != nil {
 				t.Fatal(err)
 			}

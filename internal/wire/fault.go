@@ -116,7 +116,7 @@ const tooBusy = "max concurrency limit exceeded"
 // texts are the errors of servers 1.0 to 1.11 that matter to the client
 // (docs/protocol.md §1). Most come with code Unknown, and none of the texts is
 // promised to stay, so that whatever is not found here falls back on its code.
-var texts = []struct {
+var texts = [...]struct {
 	text string // in lower case
 	kind string
 	sign sign
@@ -143,7 +143,7 @@ var texts = []struct {
 
 // connections are the troubles of a connection that an operator can mend, by
 // the words that Go's own libraries have for them.
-var connections = []struct{ text, hint string }{
+var connections = [...]struct{ text, hint string }{
 	{"certificate signed by unknown authority", "give the authority that signed the server's certificate as --clientcas"},
 	{"certificate is valid for", "give one of the names in the server's certificate as --servername"},
 	{"certificate is not valid for any names", "give the server a certificate with a subject alternative name"},
@@ -152,9 +152,12 @@ var connections = []struct{ text, hint string }{
 	{"certificate has expired or is not yet valid", "renew the server's certificate, or correct the clock here"},
 	{"failed to verify certificate", "check the server's certificate against --clientcas and --servername"},
 	{"first record does not look like a tls handshake", "the server speaks plaintext: leave out --tls and --mtls, or turn TLS on there"},
-	{"remote error: tls", "the server refuses the TLS handshake: if it wants a client certificate, give --mtls with --certificate and --pkey signed by its authority"},
+	{"remote error: tls", mutualHint},
 	{"no such host", "check the name in --immudb-address"},
 }
+
+// mutualHint is for a server that refuses the handshake, or ends it in silence.
+const mutualHint = "if the server wants a client certificate, give --mtls with --certificate and --pkey signed by its authority; else check that it is up"
 
 // plaintextHint is for a connection that ends before its first frame.
 const plaintextHint = "the connection ends at once: if the server wants TLS, give --tls or --mtls; else check --immudb-address and --immudb-port"
@@ -168,7 +171,7 @@ func (c *Client) explain(ctx context.Context, op, db, token string, err error) *
 	lower := strings.ToLower(st.Message())
 
 	switch {
-	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		return c.cancelled(op, db, ctx.Err())
 	case f.Code == codes.DeadlineExceeded && noConnection(lower):
 		f.Kind, f.hint = Unreachable, c.connectionHint(lower)
@@ -255,8 +258,15 @@ func (c *Client) connectionHint(lower string) string {
 			return known.hint
 		}
 	}
-	if !c.tls && strings.Contains(lower, "error reading server preface") {
+	early := strings.Contains(lower, "error reading server preface")
+	switch {
+	case early && !c.tls:
 		return plaintextHint
+	case c.tls && (early || strings.Contains(lower, "broken pipe") || strings.Contains(lower, "connection reset")):
+		// In TLS 1.3 the client has finished by the time the server looks at
+		// its certificate, and may find the connection closed before it reads
+		// the alert that says why.
+		return mutualHint
 	}
 	return ""
 }

@@ -188,11 +188,16 @@ func TestHostileAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := dial(t, frames(t, tt.answer), func(o *Options) { o.CallTimeout, o.Password = time.Second, "hidden-password" })
+			c := dial(t, frames(t, tt.answer), func(o *Options) {
+				o.Password = "hidden-password"
+				if tt.kind == Timeout {
+					o.CallTimeout = time.Second
+				}
+			})
 			start := time.Now()
 			_, err := c.CurrentState(t.Context(), "db0")
 			f := wantFault(t, err, tt.kind, tt.says)
-			if took := time.Since(start); took > 3*time.Second {
+			if took := time.Since(start); tt.kind == Timeout && took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			if text := f.Error(); strings.Contains(text, "hidden") || !utf8.ValidString(text) || strings.ContainsAny(text, "\x1b\r\n") {
@@ -237,14 +242,14 @@ func TestHostileConnections(t *testing.T) {
 					})
 				}
 			})
-			c, err := New(Options{Address: listener.Addr().String(), CallTimeout: time.Second})
+			c, err := New(Options{Address: listener.Addr().String(), CallTimeout: 2 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
 			start := time.Now()
 			_, err = c.CurrentState(t.Context(), "db0")
 			wantFault(t, err, Unreachable)
-			if took := time.Since(start); took > 3*time.Second {
+			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			c.Close()
