@@ -301,22 +301,10 @@ func TestReplacedUnderWayKeepsBackoff(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
-		var last evidence.Pending
 		for n := range 3600 {
-			for _, p := range outbox.pending() {
-				last = p
-				outbox.withdraw(p.ID)
-			}
 			e := tampered("db", n)
 			e.Type = evidence.EventComparison
-			outbox.queue("webhook", e)
-			outbox.mu.Lock()
-			if p, ok := outbox.waiting[outbox.next]; ok { // the newer one goes on with the backoff
-				p.Attempts, p.NextTry = last.Attempts, last.NextTry
-				outbox.waiting[outbox.next] = p
-			}
-			outbox.heir = outbox.next
-			outbox.mu.Unlock()
+			outbox.replace("webhook", e)
 			pass(time.Second)
 		}
 		stop()

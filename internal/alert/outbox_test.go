@@ -40,9 +40,26 @@ func newDurable() *durable {
 func (o *durable) queue(sink string, e evidence.Event) int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.put(evidence.Pending{Sink: sink, Event: e, NextTry: time.Now()})
+}
+
+// replace queues an event in the place of all that wait; it goes on with their
+// backoff, as a store does that coalesces.
+func (o *durable) replace(sink string, e evidence.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	heir := evidence.Pending{Sink: sink, Event: e, NextTry: time.Now()}
+	for id, p := range o.waiting {
+		heir.Attempts, heir.NextTry = p.Attempts, p.NextTry
+		delete(o.waiting, id)
+	}
+	o.heir = o.put(heir)
+}
+
+func (o *durable) put(p evidence.Pending) int64 {
 	o.next++
-	now := time.Now()
-	o.waiting[o.next] = evidence.Pending{ID: o.next, Sink: sink, Event: e, Queued: now, NextTry: now}
+	p.ID, p.Queued = o.next, time.Now()
+	o.waiting[p.ID] = p
 	select {
 	case o.wake <- struct{}{}:
 	default:
