@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,10 @@ func (l *Ledger) save() error {
 	}
 	data, err := json.MarshalIndent(c, "", "  ")
 	if err == nil {
-		err = writeFile(filepath.Join(l.cfg.Dir, catalogName), append(data, '\n'))
+		err = replaceFile(filepath.Join(l.cfg.Dir, catalogName), func(w io.Writer) error {
+			_, err := w.Write(append(data, '\n'))
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("saving the catalog: %w", err)
@@ -162,7 +166,7 @@ func (l *Ledger) sweep(known map[string]bool) error {
 	for _, e := range entries {
 		name := e.Name()
 		orphan := strings.HasSuffix(name, ".log") && !known[name]
-		if !orphan && !strings.Contains(name, ".new-") {
+		if !orphan && !strings.Contains(name, temporaryMark) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(l.cfg.Dir, name)); err != nil {

@@ -89,7 +89,11 @@ func (l *Ledger) CreateDatabase(name string) error {
 		l.slots = append(l.slots, nil)
 	}
 	l.slots[i] = d
-	return l.save()
+	if err := l.save(); err != nil {
+		l.slots[i] = nil
+		return errors.Join(err, d.log.close())
+	}
+	return nil
 }
 
 // DeleteDatabase deletes a database with all its content.

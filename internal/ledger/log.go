@@ -27,9 +27,12 @@ const maxRecord = 2 * maxMessage
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// temporaryMark is in the names of files being written, which a crash leaves.
+const temporaryMark = ".new-"
+
 type txLog struct {
 	path string
-	file *os.File
+	file *os.File // nil after a failed rewrite
 	buf  []byte
 }
 
@@ -44,16 +47,13 @@ func createLog(path string) (*txLog, error) {
 
 // openLog reads a log and makes it ready for appending.
 func openLog(path string) (*txLog, view, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return nil, view{}, err
 	}
 	v, end, err := readLog(f)
 	if err == nil {
 		err = f.Truncate(end)
-	}
-	if err == nil {
-		_, err = f.Seek(end, io.SeekStart)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -171,39 +171,26 @@ func (l *txLog) append(txs []*StoredTx) error {
 
 // rewrite puts another content in place of the whole log: all of it or none.
 func (l *txLog) rewrite(v *view) error {
-	f, err := os.CreateTemp(filepath.Dir(l.path), filepath.Base(l.path)+".new-*")
+	err := replaceFile(l.path, func(w io.Writer) error {
+		if _, err := io.WriteString(w, logMagic); err != nil {
+			return err
+		}
+		var buf []byte
+		for i, tx := range v.txs {
+			buf = appendRecord(buf[:0], tx, v.leafAlh(uint64(i)+1))
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+		}
+		// Not every system replaces a file that is open.
+		err := l.close()
+		l.file = nil
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	w := bufio.NewWriterSize(f, 1<<16)
-	_, err = w.WriteString(logMagic)
-	var buf []byte
-	for i, tx := range v.txs {
-		if err != nil {
-			break
-		}
-		buf = appendRecord(buf[:0], tx, v.leafAlh(uint64(i)+1))
-		_, err = w.Write(buf)
-	}
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), l.path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(l.path))
-	}
-	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	if l.file != nil {
-		err = l.file.Close()
-	}
-	l.file = f
+	l.file, err = os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0)
 	return err
 }
 
@@ -214,22 +201,17 @@ func (l *txLog) close() error {
 	return l.file.Close()
 }
 
-// syncDir makes a rename durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
+// replaceFile replaces a file with what fill writes: all of it or none.
+func replaceFile(path string, fill func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+temporaryMark+"*")
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// writeFile replaces a small file: all of it or none.
-func writeFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*")
-	if err != nil {
-		return err
+	w := bufio.NewWriterSize(f, 1<<16)
+	err = fill(w)
+	if err == nil {
+		err = w.Flush()
 	}
-	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -4,14 +4,20 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"immuaudit/internal/wire/schema"
@@ -538,4 +544,55 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%d transactions", id)
 	}
 	checkWhole(t, d.view())
+}
+
+// TestTLS: with a certificate, and with one asked of the client too.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	key := newKey(t)
+	tmpl := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		NotAfter:              time.Now().Add(time.Hour),
+		DNSNames:              []string{"localhost"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key))(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(must(x509.ParseCertificate(der))(t))
+	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	server := &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	l := serve(t, Config{TLS: server})
+	with := &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{cert}}
+	c := dial(t, l, grpc.WithTransportCredentials(credentials.NewTLS(with)))
+	must(c.CurrentState(c.admin(DefaultDB), empty))(t)
+	without := &tls.Config{RootCAs: pool, ServerName: "localhost"}
+	c = dial(t, l, grpc.WithTransportCredentials(credentials.NewTLS(without)))
+	wantError(t, second(c.Health(c.ctx(), empty)), "Unavailable", "")
+	c = dial(t, l)
+	wantError(t, second(c.Health(c.ctx(), empty)), "Unavailable", "")
+}
+
+// TestManyDatabases: two hundred in one ledger, each with its own token.
+func TestManyDatabases(t *testing.T) {
+	t.Parallel()
+	l := serve(t, Config{})
+	for i := range 200 {
+		name := fmt.Sprintf("db%03d", i)
+		try(t, l.CreateDatabase(name))
+		must(database(t, l, name).Set([]byte("k"), []byte(name)))(t)
+	}
+	c := dial(t, l)
+	token := c.login("immudb", "immudb")
+	list := must(c.DatabaseList(c.with(token), empty))(t).GetDatabases()
+	if len(list) != 201 {
+		t.Fatalf("%d databases", len(list))
+	}
+	for _, m := range list[1:] {
+		bound := must(c.UseDatabase(c.with(token), m))(t)
+		e := must(c.Get(c.with(bound.GetToken()), &schema.KeyRequest{Key: []byte("k")}))(t)
+		if string(e.GetValue()) != m.GetDatabaseName() {
+			t.Errorf("%s: %v", m.GetDatabaseName(), e)
+		}
+	}
 }

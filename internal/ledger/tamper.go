@@ -7,19 +7,6 @@ import (
 	"slices"
 )
 
-// Snapshot is an exact copy of a database's content at one moment. It never
-// changes and may be restored any number of times, into any database of any
-// ledger. The zero Snapshot is an empty database.
-type Snapshot struct{ content view }
-
-// State is the newest transaction of the snapshot and its Alh.
-func (s *Snapshot) State() (txID uint64, alh [32]byte) { return s.content.state() }
-
-// Snapshot copies the content; it costs next to nothing whatever the size.
-func (d *Database) Snapshot() *Snapshot {
-	return &Snapshot{content: d.view().freeze(true)}
-}
-
 // Restore replaces the content, as putting back an older data directory does.
 func (d *Database) Restore(s *Snapshot) error {
 	if s == nil {
@@ -37,15 +24,20 @@ func (d *Database) Restore(s *Snapshot) error {
 func (d *Database) Tamper(f func(*History)) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
-	v := d.working.freeze(true)
+	h := newHistory(&d.working)
+	f(h)
+	return d.replace(h.content)
+}
+
+// newHistory copies all that a History changes in place.
+func newHistory(of *view) *History {
+	v := of.freeze(true)
 	v.txs = slices.Clone(v.txs)
 	for k := range v.tree.levels {
 		v.tree.levels[k] = slices.Clone(v.tree.levels[k])
 	}
 	v.swapped = maps.Clone(v.swapped)
-	h := &History{content: v, owned: map[uint64]bool{}}
-	f(h)
-	return d.replace(h.content)
+	return &History{content: v, owned: map[uint64]bool{}}
 }
 
 // replace makes v the content; writeMu is held.
@@ -87,14 +79,7 @@ func (h *History) Tx(id uint64) *StoredTx {
 		return &StoredTx{}
 	}
 	if !h.owned[id] {
-		tx := *h.content.txs[id-1]
-		tx.Header.Metadata.Extra = slices.Clone(tx.Header.Metadata.Extra)
-		tx.Entries = slices.Clone(tx.Entries)
-		for i := range tx.Entries {
-			tx.Entries[i].Key = slices.Clone(tx.Entries[i].Key)
-			tx.Entries[i].Value = slices.Clone(tx.Entries[i].Value)
-		}
-		h.content.txs[id-1] = &tx
+		h.content.txs[id-1] = h.content.txs[id-1].clone()
 		h.owned[id] = true
 	}
 	return h.content.txs[id-1]

@@ -140,6 +140,23 @@ func TestTamper(t *testing.T) {
 			t.Error("transaction 8 is still proven in the tree that has another leaf for it")
 		}
 	})
+	t.Run("a snapshot alone", func(t *testing.T) {
+		forged := clean.Tamper(func(h *History) {
+			h.SetValue(3, 0, []byte("\x00other"))
+			h.Rehash(3)
+		})
+		p := must(forged.DualProof("1.11.1", 2, 8))(t)
+		_, forgedAlh := forged.State()
+		if err := checkDual(p, must(clean.Tx(2))(t).Alh, forgedAlh); err != nil || forgedAlh == alh {
+			t.Errorf("forged %x: %v", forgedAlh, err)
+		}
+		if must(clean.Tx(3))(t).Alh != chainAlh || second(clean.Tx(9)) == nil || second(clean.Tx(0)) == nil {
+			t.Error("Tx")
+		}
+		if second(clean.DualProof("1.11.1", 3, 2)) == nil || second(clean.DualProof("1.11.1", 1, 9)) == nil || second(clean.DualProof("x", 1, 2)) == nil {
+			t.Error("proofs of nothing")
+		}
+	})
 	t.Run("rehashed", func(t *testing.T) {
 		try(t, d.Restore(clean))
 		try(t, d.Tamper(func(h *History) {

@@ -20,3 +20,12 @@ func lockFile(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// syncDir makes a rename durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
