@@ -322,3 +322,39 @@ func TestErrorText(t *testing.T) {
 		}
 	}
 }
+
+// Metadata has one form, in the header as in an entry: known attributes, in
+// order, each once, none empty.
+func TestExportMetadata(t *testing.T) {
+	t.Parallel()
+	build := func(tx, entry []byte) []byte {
+		head := append(make([]byte, 7, 200), 1)  // id
+		head = append(head, make([]byte, 40)...) // prevAlh, ts
+		head = append(head, 0, 1, 0, byte(len(tx)))
+		head = append(append(head, tx...), 0, 0, 0, 1)
+		head = append(head, make([]byte, 32+8+32)...) // eH, blTxId, blRoot
+		b := append([]byte{0, 0, 0, byte(len(head))}, head...)
+		b = append(b, 0, 1, 'k', 0, byte(len(entry)))
+		return append(append(b, entry...), 0, 0, 0, 0)
+	}
+	number := []byte{0, 0, 0, 0, 0, 0, 0, 5}
+	if x, err := proof.ParseExport(build(append([]byte{0}, number...), append([]byte{0, 1}, append(number, 2)...))); err != nil ||
+		x.Header.Metadata.TruncatedTxID != 5 || x.Entries[0].Metadata != (proof.EntryMetadata{Deleted: true, HasExpiry: true, ExpiresAt: 5, NonIndexable: true}) {
+		t.Errorf("got %+v, %v", x, err)
+	}
+	for name, md := range map[string][]byte{
+		"unknown": {9}, "truncated at 0": append([]byte{0}, make([]byte, 8)...), "empty extra": {1, 0, 0},
+		"extra cut": {1, 0, 2, 0}, "truncated cut": {0, 1}, "twice": {1, 0, 1, 7, 1, 0, 1, 7}, "out of order": append([]byte{1, 0, 1, 7, 0}, number...),
+	} {
+		if _, err := proof.ParseExport(build(md, nil)); !isMalformed(err) {
+			t.Errorf("header, %s: %v", name, err)
+		}
+	}
+	for name, md := range map[string][]byte{
+		"unknown": {3}, "twice": {0, 0}, "out of order": {2, 0}, "expiry cut": {1, 0, 0},
+	} {
+		if _, err := proof.ParseExport(build(nil, md)); !isMalformed(err) {
+			t.Errorf("entry, %s: %v", name, err)
+		}
+	}
+}
