@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"immuaudit/evidence"
@@ -35,7 +36,7 @@ func (e *Engine) beginWalk(ctx context.Context, l *ledger) {
 			return
 		}
 		defer e.walks.Release(1)
-		e.walkBehind(ctx, l)
+		e.walkBehind(ctx, l, math.MaxUint64)
 	}()
 }
 
@@ -50,39 +51,54 @@ func (l *ledger) destination(v *view) proof.SignedState {
 	return v.trust.Proven
 }
 
-// walkBehind walks until it stands at the newest proven state.
-func (e *Engine) walkBehind(ctx context.Context, l *ledger) {
-	for ctx.Err() == nil {
+// walkBehind walks until it stands at the newest proven state, or has taken
+// budget headers. The report is that of the newest stretch, and only tampering
+// found by it says more than the rounds do.
+func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64) (r evidence.Report) {
+	// Beyond the proven state a walk is nothing to trust until it meets the
+	// state that the server claims (and signs): it is kept here, not stored.
+	var ahead *proof.Walk
+	for budget > 0 && ctx.Err() == nil {
 		v := l.view()
 		goal := l.destination(&v)
-		if v.frozen() || goal.TxID <= v.walk.At().TxID {
-			return
+		if ahead != nil && ahead.At().TxID > v.walk.At().TxID {
+			v.walk = ahead
+		}
+		at := v.walk.At().TxID
+		if v.frozen() || goal.TxID <= at {
+			return r
 		}
 		began := time.Now()
-		out := e.walkSome(ctx, &v, goal)
+		out := e.walkSome(ctx, &v, goal, min(budget, walkSave))
 		if len(out.findings) > 0 {
-			out = e.confirmWalk(ctx, &v, goal)
+			out = e.confirmWalk(ctx, &v, goal, min(budget, walkSave))
 		}
 		if d := out.doubt; d != nil {
 			l.mu.Lock()
 			l.walkAfter = time.Now().Add(walkRetry)
 			l.mu.Unlock()
 			if ctx.Err() == nil {
-				e.log.Warn("the background walk rests", "database", l.name.Database, "walked", v.walk.At().TxID, "reason", string(d.reason), "detail", d.detail)
+				e.log.Warn("the background walk rests", "database", l.name.Database, "walked", at, "reason", string(d.reason), "detail", d.detail)
 			}
-			return
+			return r
 		}
-		r := e.conclude(ctx, l, &v, out, began)
-		if r.Verdict != evidence.Consistent {
-			return
+		if r = e.conclude(ctx, l, &v, out, began); r.Verdict != evidence.Consistent {
+			return r
+		}
+		budget -= min(budget, out.walk.At().TxID-at)
+		ahead = nil
+		if out.proven == nil && out.walk.At().TxID > v.trust.Proven.TxID {
+			ahead = out.walk
 		}
 	}
+	return r
 }
 
-// walkSome walks a stretch towards the goal. On success out.walk stands at its
-// end, and out.proven is the goal if that was reached.
-func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState) outcome {
-	out := outcome{observed: goal, have: true}
+// walkSome walks a stretch of at most so many headers towards the goal. On
+// success out.walk stands at its end, and out.proven is the goal if that was
+// reached.
+func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, most uint64) outcome {
+	out := outcome{observed: goal, have: true, behind: true}
 	if v.walkless() {
 		walk, err := e.walkFromBaseline(ctx, v)
 		if err != nil {
@@ -93,12 +109,13 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState) 
 		return out
 	}
 	walk := v.walk.Clone()
-	for end := min(goal.TxID, walk.At().TxID+walkSave); walk.At().TxID < end; {
-		if err := e.walkRate.WaitN(ctx, int(min(pageHeaders, end-walk.At().TxID, uint64(e.walkRate.Burst())))); err != nil {
+	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end; {
+		page := min(pageHeaders, end-walk.At().TxID)
+		if err := e.walkRate.WaitN(ctx, int(page)); err != nil {
 			out.doubt = doubtOf(err)
 			return out
 		}
-		if err := e.walkPage(ctx, v, walk, goal.State, &out); err != nil {
+		if err := e.walkPage(ctx, v, walk, goal.State, page, &out); err != nil {
 			if f, ok := findingOf(err); ok {
 				e.mismatch(ctx, v, &out, f)
 			} else {
@@ -117,7 +134,7 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState) 
 // confirmWalk repeats a stretch that did not hold, on a fresh token that names
 // the right database before and after. What the server shows then becomes the
 // observed state of the incident.
-func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedState) outcome {
+func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedState, most uint64) outcome {
 	db := v.trust.Name.Database
 	if err := e.o.Server.Bind(ctx, db); err != nil {
 		return outcome{doubt: doubtOf(err)}
@@ -127,7 +144,7 @@ func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedStat
 	if err != nil {
 		return outcome{doubt: doubtOf(err)}
 	}
-	out := e.walkSome(ctx, v, goal)
+	out := e.walkSome(ctx, v, goal, most)
 	if len(out.findings) == 0 {
 		return out
 	}

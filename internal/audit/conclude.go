@@ -34,6 +34,9 @@ func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, 
 
 // advance moves trust to what the outcome proved, in one change.
 func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) error {
+	if !v.known() && v.frozen() {
+		return nil // an incident at first contact: nothing is trusted before it is decided
+	}
 	l.mu.Lock()
 	if l.epoch != v.epoch {
 		l.mu.Unlock()
@@ -55,19 +58,25 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	var c evidence.Change
 	dirty := agreedAgain || due && t.Version > 0
 	t.LastAgreed, t.LastAttempt = now, now
-	if out.first && !v.frozen() {
+	if out.first {
 		dirty = true
 		t.Baseline = evidence.Baseline{State: out.observed.State, Origin: evidence.OriginFirstContact, At: now}
 		t.Proven, t.ProvenAt = out.observed, now
 		c.Remember = []proof.State{out.observed.State}
 		e.tell(&c, evidence.Event{Type: evidence.EventFirstContact, Name: l.name, Current: &out.observed, Message: e.firstWords(l.name, &out.observed)})
 	}
-	if p := out.proven; p != nil && !v.frozen() && p.TxID > t.Proven.TxID {
+	// A round and the background walk may have proven different continuations
+	// of one state to themselves, if the server showed two. What was proven
+	// against a trusted state that is no longer the trusted one is dropped;
+	// the next round proves it again, against the new one.
+	current := t.Proven.State == v.trust.Proven.State || out.first
+	if p := out.proven; p != nil && current && !v.frozen() && p.TxID > t.Proven.TxID {
 		dirty = true
 		t.Proven, t.ProvenAt = *p, now
 		c.Remember = []proof.State{p.State}
 	}
-	if w := out.walk; w != nil && !v.frozen() && w.At().TxID > walk.At().TxID && w.At().TxID <= t.Proven.TxID {
+	if w := out.walk; w != nil && (current || w.At().TxID <= v.trust.Proven.TxID) && !v.frozen() &&
+		w.At().TxID > walk.At().TxID && w.At().TxID <= t.Proven.TxID {
 		b, err := w.MarshalBinary()
 		if err != nil {
 			return fmt.Errorf("encoding the walk: %w", err)

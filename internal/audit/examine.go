@@ -28,6 +28,7 @@ type outcome struct {
 	key    []byte      // signing key to remember
 	lags   uint64      // new headers with a lagging tree
 	goal   proof.SignedState
+	behind bool // found by the background walk, not by a round
 }
 
 func (o *outcome) add(f evidence.Finding) { o.findings = addFinding(o.findings, f) }
@@ -175,7 +176,7 @@ func (e *Engine) meet(ctx context.Context, v *view, out *outcome) error {
 func (e *Engine) walkOn(ctx context.Context, v *view, out *outcome) error {
 	walk := v.walk.Clone()
 	for walk.At().TxID < out.observed.TxID {
-		if err := e.walkPage(ctx, v, walk, out.observed.State, out); err != nil {
+		if err := e.walkPage(ctx, v, walk, out.observed.State, pageHeaders, out); err != nil {
 			return err
 		}
 	}
@@ -183,11 +184,11 @@ func (e *Engine) walkOn(ctx context.Context, v *view, out *outcome) error {
 	return nil
 }
 
-// walkPage walks over one page of headers, at most up to the target, meeting
+// walkPage walks over at most so many headers, at most up to the target, meeting
 // every remembered state on its way.
-func (e *Engine) walkPage(ctx context.Context, v *view, walk *proof.Walk, target proof.State, out *outcome) error {
+func (e *Engine) walkPage(ctx context.Context, v *view, walk *proof.Walk, target proof.State, most uint64, out *outcome) error {
 	at := walk.At().TxID
-	headers, err := e.o.Server.Headers(ctx, v.trust.Name.Database, at+1, int(min(pageHeaders, target.TxID-at)))
+	headers, err := e.o.Server.Headers(ctx, v.trust.Name.Database, at+1, int(min(most, target.TxID-at)))
 	if err != nil {
 		return err
 	}

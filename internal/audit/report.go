@@ -21,7 +21,6 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	r.Trusted = evidence.MarkOf(t.Proven.State)
 	if out.have {
 		r.Observed = evidence.MarkOf(out.observed.State)
-		l.observedTx = out.observed.TxID
 	}
 	if t.Version > 0 {
 		r.Assurance = &evidence.Assurance{Proven: t.Proven.TxID, Walked: t.Walked, Verified: t.Verified}
@@ -48,9 +47,18 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 		r.Detail = fmt.Sprintf("nothing was remembered of this ledger; from now on it must agree with transaction %d", out.observed.TxID)
 	default:
 		r.Verdict = evidence.Consistent
+	}
+	if out.behind && r.Verdict != evidence.Tampered {
+		l.mu.Unlock()
+		return r // rounds speak for the ledger
+	}
+	if r.Verdict == evidence.Consistent {
 		l.lastSuccess = now
 	}
 	l.lastAttempt = now
+	if out.have {
+		l.observedTx = out.observed.TxID
+	}
 	if out.goal.TxID > 0 {
 		l.goal = out.goal
 	}

@@ -24,8 +24,19 @@ func (e *Engine) round(ctx context.Context, l *ledger) evidence.Report {
 		l.found()
 	}
 	report := e.conclude(ctx, l, &v, out, began)
-	if report.Verdict != evidence.Undetermined {
+	if report.Verdict != evidence.Consistent && report.Reason != evidence.FirstContact && out.goal.TxID == 0 {
+		return report
+	}
+	if !e.once {
 		e.beginWalk(ctx, l)
+		return report
+	}
+	// A round that is made alone does not wait for the walk to catch up, but
+	// takes a stretch of it, so that an auditor run by cron gets there too.
+	if e.walkRate != nil && ctx.Err() == nil {
+		if r := e.walkBehind(ctx, l, max(e.o.WalkLimit, defaultWalk)); r.Verdict == evidence.Tampered {
+			return r
+		}
 	}
 	return report
 }

@@ -159,6 +159,9 @@ func (e *Engine) list(ctx context.Context) error {
 			break
 		}
 	}
+	if err == nil && !refused {
+		e.unlist(names)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.listing, e.listNext = false, next
@@ -173,6 +176,25 @@ func (e *Engine) list(ctx context.Context) error {
 	}
 	e.listed = now
 	return nil
+}
+
+// unlist drops what was listed once, never trusted, and is listed no more.
+// What was ever trusted stays, listed or not.
+func (e *Engine) unlist(names []string) {
+	listed := make(map[string]bool, len(names))
+	for _, name := range names {
+		listed[name] = true
+	}
+	for _, l := range e.all() {
+		l.mu.Lock()
+		drop := !listed[l.name.Database] && l.trust.Version == 0 && len(l.open) == 0 && !slices.Contains(e.o.Exact, l.name.Database)
+		l.mu.Unlock()
+		if drop {
+			e.mu.Lock()
+			delete(e.ledgers, l.name.Database)
+			e.mu.Unlock()
+		}
+	}
 }
 
 // fallback names what is audited where the list is refused: the names given,
