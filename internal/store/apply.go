@@ -113,8 +113,13 @@ func prepareTrust(t evidence.Trust) (*preparedTrust, error) {
 		return nil, err
 	}
 	b := t.Baseline
-	switch b.Origin {
-	case evidence.OriginFirstContact, evidence.OriginPinned, evidence.OriginImported, evidence.OriginAccepted:
+	switch {
+	case knownOrigin(b.Origin):
+	case b.Origin == "":
+		// Met, but nothing of it is trusted yet.
+		if b.State != (proof.State{}) || t.Proven.State != (proof.State{}) {
+			return nil, invalid("ledger %s: trust that began nowhere", t.Name)
+		}
 	default:
 		return nil, invalid("ledger %s: trust of unknown origin %.40q", t.Name, b.Origin)
 	}
@@ -148,6 +153,10 @@ func prepareTrust(t evidence.Trust) (*preparedTrust, error) {
 	}
 	// A nil slice would be stored as NULL.
 	return &preparedTrust{Trust: t, base: base, body: body, walk: append([]byte{}, t.Walk...)}, nil
+}
+
+func knownOrigin(o evidence.Origin) bool {
+	return o == evidence.OriginFirstContact || o == evidence.OriginPinned || o == evidence.OriginImported || o == evidence.OriginAccepted
 }
 
 func prepareIncident(i evidence.Incident) (preparedIncident, error) {
@@ -309,7 +318,7 @@ func (w *writing) judgeMove(old storedTrust, t *preparedTrust) error {
 	if err := decode(body, &was); err != nil {
 		return broken(w.c.s.path, "ledger", t.Name)
 	}
-	if !was.Retired {
+	if !was.Retired && was.Baseline.Origin != "" {
 		return invalid("ledger %s: it has a baseline (%s, transaction %d) that only a decision replaces", t.Name, was.Baseline.Origin, was.Baseline.Tx)
 	}
 	return nil
@@ -327,12 +336,16 @@ func (w *writing) putMarks(trust uint64, p *prepared) error {
 	if p.forgetAll {
 		forget = maxTx
 	}
-	if forget > 0 || p.forgetAll {
+	if forget > 0 {
 		if err := w.dropMarks("DELETE FROM mark WHERE trust = ? AND tx <= ? RETURNING sum", trust, forget); err != nil {
 			return err
 		}
 	}
 	for _, state := range p.remember {
+		// Met by the walk in the round that proved it.
+		if p.forget > 0 && state.TxID <= p.forget {
+			continue
+		}
 		var alh []byte
 		exists, err := found(w.row("SELECT alh FROM mark WHERE trust = ? AND tx = ?", []any{trust, state.TxID}, &alh))
 		if err != nil {

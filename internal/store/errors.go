@@ -148,7 +148,7 @@ func explain(path string, err error) error {
 	case sqlite3.SQLITE_CORRUPT:
 		return &Error{Kind: ErrDamaged, Path: path, Err: err, Next: nextRestore}
 	default:
-		return &Error{Kind: ErrDisk, Path: path, Err: err, Next: "look into the system log for errors of the disk, then start again"}
+		return &Error{Kind: ErrDisk, Path: path, Err: err, Next: "look for errors of the disk in the system log, and at quotas and limits of file sizes; nothing of the change was stored"}
 	}
 }
 

@@ -142,10 +142,10 @@ func parseOriginal(r io.Reader, uuid string) ([]OriginalState, error) {
 	number := 0
 	for lines.Scan() {
 		number++
-		if number > 2*maxOriginalLines || len(states) > maxOriginalLines {
+		line := bytes.TrimSpace(lines.Bytes())
+		if number > 2*maxOriginalLines || len(line) > 0 && len(states) == maxOriginalLines {
 			return nil, fmt.Errorf("line %d: more than %d states", number, maxOriginalLines)
 		}
-		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
 			continue
 		}

@@ -50,7 +50,8 @@ func (s *Store) Export(ctx context.Context, w io.Writer, only ...evidence.Name) 
 	}
 	file := portable{Format: portableFormat, Version: portableVersion, Ledgers: []portableLedger{}}
 	for _, t := range all.Trust {
-		if len(only) > 0 && !slices.Contains(only, t.Name) {
+		// A ledger that was only met has nothing to take over.
+		if t.Baseline.Origin == "" || len(only) > 0 && !slices.Contains(only, t.Name) {
 			continue
 		}
 		l := portableLedger{Server: t.Name.Server, Database: t.Name.Database, trustRecord: recordTrust(t), Walk: t.Walk}
@@ -98,6 +99,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, note string, at time.Ti
 	}
 	err = s.submit(ctx, func(w *writing) error {
 		for _, p := range append(changes, record) {
+			if err := w.overMet(p.trust); err != nil {
+				return err
+			}
 			err := p.write(w)
 			if c := (*ConflictError)(nil); errors.As(err, &c) {
 				return &Error{Kind: ErrExists, Path: s.path, What: c.Record + " has a baseline",
@@ -113,6 +117,28 @@ func (s *Store) Import(ctx context.Context, r io.Reader, note string, at time.Ti
 		return nil, err
 	}
 	return names, nil
+}
+
+// overMet lets an import take the place of a record that holds no trust: its
+// ledger was met, but never found in order.
+func (w *writing) overMet(t *preparedTrust) error {
+	if t == nil {
+		return nil
+	}
+	var version uint64
+	var body []byte
+	exists, err := found(w.row("SELECT version, body FROM trust WHERE server = ? AND database = ?", []any{t.Name.Server, t.Name.Database}, &version, &body))
+	if err != nil || !exists {
+		return err
+	}
+	var was trustRecord
+	if err := decode(body, &was); err != nil {
+		return broken(w.c.s.path, "ledger", t.Name)
+	}
+	if was.Baseline.Origin == "" {
+		t.Version = version
+	}
+	return nil
 }
 
 func readPortable(r io.Reader) (portable, error) {
@@ -141,6 +167,9 @@ func readPortable(r io.Reader) (portable, error) {
 func (l portableLedger) prepare(note string, at time.Time) (*prepared, error) {
 	if len(l.Marks) > maxMarks {
 		return nil, invalid("%d states to remember; at most %d are kept", len(l.Marks), maxMarks)
+	}
+	if !knownOrigin(l.Baseline.Origin) {
+		return nil, invalid("trust of unknown origin %.40q", l.Baseline.Origin)
 	}
 	t := l.trust(evidence.Name{Server: l.Server, Database: l.Database}, 0, l.Walk)
 	was := fmt.Sprintf("began as %s", t.Baseline.Origin)

@@ -61,8 +61,11 @@ func (s *Store) Load(ctx context.Context) (*evidence.Remembered, error) {
 func (s *Store) Verify(ctx context.Context) error {
 	return s.read(ctx, func(q querier) error {
 		var want []byte
-		if err := q.QueryRowContext(ctx, "SELECT digest FROM meta WHERE one = 1").Scan(&want); err != nil {
+		switch there, err := found(q.QueryRowContext(ctx, "SELECT digest FROM meta WHERE one = 1").Scan(&want)); {
+		case err != nil:
 			return err
+		case !there:
+			return damaged(s.path, "it does not say which state it is")
 		}
 		var digest [32]byte
 		known := map[uint64]bool{}

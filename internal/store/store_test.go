@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -131,11 +132,18 @@ func TestTrustMovesForwardOnly(t *testing.T) {
 		{"another state of the same transaction", func(n *evidence.Trust, _ *evidence.Change) { n.Proven.Alh[0]++ }, false},
 		{"walked beyond proven", func(n *evidence.Trust, _ *evidence.Change) { n.Walked = 11 }, false},
 		{"verified beyond walked", func(n *evidence.Trust, _ *evidence.Change) { n.Verified = n.Walked + 1 }, false},
-		{"a new first contact", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.State, n.Proven.State = stateAt(10), stateAt(12) }, false},
+		{"a new first contact", func(n *evidence.Trust, _ *evidence.Change) {
+			n.Baseline.State, n.Proven.State = stateAt(10), stateAt(12)
+		}, false},
 		{"the baseline's note", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.Note = "other" }, false},
 		{"pinned over a baseline", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.Origin = evidence.OriginPinned }, false},
 		{"imported over a baseline", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.Origin = evidence.OriginImported }, false},
 		{"no origin", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.Origin = "" }, false},
+		{"no trust any more", func(n *evidence.Trust, c *evidence.Change) {
+			*n = evidence.Trust{Name: n.Name, Version: 1}
+			c.ForgetAll = true
+		}, false},
+		{"an odd origin", func(n *evidence.Trust, _ *evidence.Change) { n.Baseline.Origin = "odd" }, false},
 		{"accepted, back", func(n *evidence.Trust, c *evidence.Change) {
 			n.Baseline = evidence.Baseline{State: stateAt(4), Origin: evidence.OriginAccepted, At: noon}
 			n.Proven.State, n.Walked, n.Verified = stateAt(4), 0, 0
@@ -161,7 +169,9 @@ func TestTrustMovesForwardOnly(t *testing.T) {
 		}, false},
 		{"a transaction of 2^63", func(n *evidence.Trust, _ *evidence.Change) { n.Proven.TxID = 1 << 63 }, false},
 		{"a walk of 2 MiB", func(n *evidence.Trust, _ *evidence.Change) { n.Walk = make([]byte, 2<<20) }, false},
-		{"a year that cannot be written", func(n *evidence.Trust, _ *evidence.Change) { n.LastAgreed = time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC) }, false},
+		{"a year that cannot be written", func(n *evidence.Trust, _ *evidence.Change) {
+			n.LastAgreed = time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)
+		}, false},
 		{"a name of invalid UTF-8", func(n *evidence.Trust, _ *evidence.Change) { n.Name.Database, n.Version = "\xff", 0 }, false},
 		{"a name that is too long", func(n *evidence.Trust, _ *evidence.Change) { n.Name.Database, n.Version = string(make([]byte, 200)), 0 }, false},
 	}
@@ -188,6 +198,99 @@ func TestTrustMovesForwardOnly(t *testing.T) {
 				t.Errorf("a refused change left something: %+v, %v", after, err)
 			}
 		})
+	}
+}
+
+// TestNothingIsLeftOut fills every field of every record, those that do not
+// exist yet included.
+func TestNothingIsLeftOut(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	var trust evidence.Trust
+	var incident evidence.Incident
+	var event evidence.Event
+	for i, record := range []any{&trust, &incident, &event} {
+		populate(t, reflect.ValueOf(record).Elem(), 10*i)
+	}
+	trust.Version, trust.Baseline.Origin = 0, evidence.OriginAccepted
+	trust.Baseline.State, trust.Proven.State = stateAt(5), stateAt(50)
+	trust.Walked, trust.Verified = 9, 8
+	incident.ID, incident.Version, incident.Kind, incident.Status = "i-1", 0, evidence.Tree, evidence.Open
+	event.Verdict = evidence.Consistent
+	apply(t, s, evidence.Change{Trust: &trust, Incidents: []evidence.Incident{incident}, Events: []evidence.Event{event}})
+	trust.Version, incident.Version = 1, 1
+	all, err := s.Load(t.Context())
+	if err != nil || !reflect.DeepEqual(all.Trust, []evidence.Trust{trust}) || !reflect.DeepEqual(all.Open, []evidence.Incident{incident}) {
+		t.Errorf("got  %+v\nwant %+v\n     %+v, %v", all, trust, incident, err)
+	}
+	events, err := s.Events(t.Context(), time.Time{}, 1)
+	if err != nil || !reflect.DeepEqual(events, []evidence.Event{event}) {
+		t.Errorf("got  %+v\nwant %+v, %v", events, event, err)
+	}
+}
+
+// populate gives every field of a record a value other than its zero.
+func populate(t *testing.T, v reflect.Value, n int) {
+	t.Helper()
+	switch {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(noon.Add(time.Duration(n) * time.Hour)))
+		return
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			populate(t, v.Field(i), n+i)
+		}
+		return
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		populate(t, v.Elem(), n+1)
+		return
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fallthrough
+	case v.Kind() == reflect.Array:
+		for i := range v.Len() {
+			populate(t, v.Index(i), n+i)
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(fmt.Sprint("text ", n))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Uint8:
+		v.SetUint(uint64(1 + n%200))
+	case reflect.Uint32, reflect.Uint64:
+		v.SetUint(uint64(1 + n))
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(1 + n))
+	default:
+		t.Fatalf("a field of type %s is not filled", v.Type())
+	}
+}
+
+// TestMetButNotTrusted: a ledger that was found out of order at first contact
+// has a record before it has a baseline.
+func TestMetButNotTrusted(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	name := ledger("prod", "a")
+	apply(t, s, evidence.Change{Trust: &evidence.Trust{Name: name, UUID: "c0ffee"}})
+	if text := exported(t, s); strings.Contains(text, "prod") {
+		t.Errorf("exported: %s", text)
+	}
+	trust := trustAt(name, 1, 10)
+	apply(t, s, evidence.Change{Trust: &trust})
+	text := exported(t, s)
+
+	other := open(t, t.TempDir())
+	apply(t, other, evidence.Change{Trust: &evidence.Trust{Name: name, UUID: "c0ffee"}})
+	if _, err := other.Import(t.Context(), strings.NewReader(text), "", noon); err != nil {
+		t.Error(err)
+	}
+	if got, err := other.Trust(t.Context(), name); err != nil || got.Version != 2 || got.Baseline.Origin != evidence.OriginImported {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -236,6 +339,8 @@ func TestMarksAreForgottenAndThinned(t *testing.T) {
 	}
 	trust.Version = 2
 	apply(t, s, evidence.Change{Trust: &trust, ForgetAll: true, Remember: []proof.State{stateAt(5)}})
+	trust.Version = 3
+	apply(t, s, evidence.Change{Trust: &trust, Remember: []proof.State{stateAt(3)}, Forget: 3})
 	if got = marks(); !reflect.DeepEqual(got, []proof.State{stateAt(5)}) {
 		t.Errorf("after forgetting all: %v", got)
 	}
