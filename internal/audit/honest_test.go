@@ -340,7 +340,7 @@ func (r *rig) login(user, password string) {
 	client, err := wire.New(wire.Options{Address: r.ledger.Addr(), Username: user, Password: password, CallTimeout: 5 * time.Second})
 	r.must(err)
 	r.t.Cleanup(func() { client.Close() })
-	r.opts.Server = server{client}
+	r.opts.Server = client
 }
 
 // Ledgers taken out of the configuration are paused and shown, not forgotten.

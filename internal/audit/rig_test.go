@@ -22,7 +22,6 @@ import (
 	"immuaudit/internal/ledger"
 	"immuaudit/internal/store"
 	"immuaudit/internal/wire"
-	"immuaudit/proof"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,17 +61,6 @@ func (h *hostile) intercept(ctx context.Context, req any, info *grpc.UnaryServer
 		return resp, err
 	}
 	return change(info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:], req, resp)
-}
-
-// server gives the client's proofs as the engine wants them.
-type server struct{ *wire.Client }
-
-func (s server) DualProof(ctx context.Context, db string, source, target uint64) (*proof.DualProof, error) {
-	tx, err := s.Client.DualProof(ctx, db, source, target)
-	if err != nil {
-		return nil, err
-	}
-	return tx.Proof, nil
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -124,7 +112,7 @@ func newRig(t testing.TB, config ledger.Config) *rig {
 	}
 	t.Cleanup(func() { r.client.Close() })
 	r.opts = audit.Options{
-		Server: server{r.client}, Memory: r.store, Name: "srv", Address: l.Addr(), List: true,
+		Server: r.client, Memory: r.store, Name: "srv", Address: l.Addr(), List: true,
 		Matches: func(string) bool { return true }, Interval: 20 * time.Millisecond,
 		WalkLimit: 10_000, WalkRate: 1_000_000, StaleAfter: time.Hour,
 	}

@@ -19,6 +19,7 @@ import (
 	"immuaudit/internal/config"
 	"immuaudit/internal/store"
 	"immuaudit/internal/web"
+	"immuaudit/internal/wire"
 )
 
 const webhookSink = "webhook"
@@ -53,7 +54,7 @@ type auditor struct {
 	env    *Env
 	c      *config.Config
 	log    *slog.Logger
-	server server
+	server *wire.Client
 	store  *store.Store
 	engine *audit.Engine
 	sinks  []alert.Sink
@@ -269,7 +270,7 @@ func (a *auditor) traffic() web.Traffic {
 	for _, l := range status.Ledgers {
 		names = append(names, l.Name)
 	}
-	return a.server.traffic(names)
+	return traffic(a.server, names)
 }
 
 func (a *auditor) queues() []evidence.Queue {

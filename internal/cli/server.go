@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"fmt"
 	"io"
@@ -15,21 +14,8 @@ import (
 	"immuaudit/proof"
 )
 
-// server is the client of a server as the engine wants it.
-type server struct{ *wire.Client }
-
-// DualProof gives the proof alone; the transaction beside it carries nothing
-// that the engine does not learn better elsewhere.
-func (s server) DualProof(ctx context.Context, db string, source, target uint64) (*proof.DualProof, error) {
-	tx, err := s.Client.DualProof(ctx, db, source, target)
-	if err != nil {
-		return nil, err
-	}
-	return tx.Proof, nil
-}
-
 // connect makes the client of the configured server. It does not talk to it.
-func connect(c *config.Config, log *slog.Logger) (server, error) {
+func connect(c *config.Config, log *slog.Logger) (*wire.Client, error) {
 	cert, key := c.ClientCertificate()
 	client, err := wire.New(wire.Options{
 		Address:  c.Target(),
@@ -39,9 +25,9 @@ func connect(c *config.Config, log *slog.Logger) (server, error) {
 		Logger:         log,
 	})
 	if err != nil {
-		return server{}, usage(err)
+		return nil, usage(err)
 	}
-	return server{client}, nil
+	return client, nil
 }
 
 // maxKeyFile bounds a PEM file; a public key has 180 bytes.
@@ -82,11 +68,11 @@ func signingKey(c *config.Config) (*ecdsa.PublicKey, []byte, error) {
 }
 
 // traffic is what the connection did, for the metrics.
-func (s server) traffic(ledgers []evidence.Name) web.Traffic {
-	stats := s.Stats()
+func traffic(c *wire.Client, ledgers []evidence.Name) web.Traffic {
+	stats := c.Stats()
 	t := web.Traffic{Logins: stats.Logins, CallsInFlight: int(stats.InFlight), PerLedger: map[string]web.Usage{}}
 	for _, name := range ledgers {
-		u := s.Usage(name.Database)
+		u := c.Usage(name.Database)
 		t.PerLedger[name.Database] = web.Usage{Calls: u.Calls, BytesIn: u.BytesIn, BytesOut: u.BytesOut}
 	}
 	return t

@@ -82,7 +82,17 @@ func (c *Client) CurrentState(ctx context.Context, db string) (proof.SignedState
 
 // DualProof is what the server shows for target being an extension of source.
 // The server puts the smaller of the two first, whatever is asked.
-func (c *Client) DualProof(ctx context.Context, db string, source, target uint64) (*VerifiableTx, error) {
+func (c *Client) DualProof(ctx context.Context, db string, source, target uint64) (*proof.DualProof, error) {
+	tx, err := c.VerifiableTx(ctx, db, source, target)
+	if err != nil {
+		return nil, err
+	}
+	return tx.Proof, nil
+}
+
+// VerifiableTx is DualProof with what comes beside it: the target transaction's
+// header and the signature of its state.
+func (c *Client) VerifiableTx(ctx context.Context, db string, source, target uint64) (*VerifiableTx, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	var reply schema.VerifiableTx

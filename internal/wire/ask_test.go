@@ -53,7 +53,7 @@ func TestAsk(t *testing.T) {
 	if err != nil || len(headers) != 0 {
 		t.Errorf("Headers beyond the end: %+v, %v", headers, err)
 	}
-	tx, err := c.DualProof(ctx, "ledger", 2, 3)
+	tx, err := c.VerifiableTx(ctx, "ledger", 2, 3)
 	if err != nil || tx.Proof.Source.ID != 2 || tx.Proof.Target.ID != 3 || tx.Header.ID != 3 {
 		t.Errorf("DualProof: %+v, %v", tx, err)
 	}
@@ -107,7 +107,7 @@ func TestAskBounds(t *testing.T) {
 			return err
 		}, Malformed, "empty"},
 		"a proof without headers": {"VerifiableTxById", give(&schema.VerifiableTx{DualProof: &schema.DualProof{}}), func(ctx context.Context, c *Client) error {
-			_, err := c.DualProof(ctx, "db0", 1, 2)
+			_, err := c.VerifiableTx(ctx, "db0", 1, 2)
 			return err
 		}, Malformed, "sourceTxHeader"},
 	} {

@@ -109,7 +109,7 @@ func TestContractProofs(t *testing.T) {
 				t.Errorf("walked to %v, the state is %v", walk.At(), state.State)
 			}
 			for source := 1; source < len(states); source++ {
-				v, err := c.DualProof(ctx, db, states[source].TxID, state.TxID)
+				v, err := c.VerifiableTx(ctx, db, states[source].TxID, state.TxID)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -120,7 +120,7 @@ func TestContractProofs(t *testing.T) {
 					t.Errorf("from %d: %v", source, err)
 				}
 			}
-			_, err = c.DualProof(ctx, db, 1, state.TxID+1)
+			_, err = c.VerifiableTx(ctx, db, 1, state.TxID+1)
 			wantReason(t, err, wire.TxNotFound)
 			if c.UUID() != l.UUID() {
 				t.Errorf("UUID %q, want %q", c.UUID(), l.UUID())
