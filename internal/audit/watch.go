@@ -217,6 +217,16 @@ func (e *Engine) fallback(ctx context.Context, refusal *doubt) ([]string, error)
 	return []string{name}, nil
 }
 
+// Round makes one round over one ledger, known or new.
+func (e *Engine) Round(ctx context.Context, database string) evidence.Report {
+	l := e.ledger(database)
+	if l == nil {
+		return evidence.Report{Time: time.Now(), Server: e.o.Name, Database: database, Reason: evidence.StateProblem, Detail: errTooMany.Error()}
+	}
+	r, _ := e.audit(ctx, l)
+	return r
+}
+
 // Once makes one round over every ledger and gives the reports by name.
 func (e *Engine) Once(ctx context.Context) []evidence.Report {
 	e.once = true
