@@ -308,3 +308,14 @@ func TestAlarmWithoutDisk(t *testing.T) {
 		t.Errorf("%d tampered events", n)
 	}
 }
+
+// TestLongInterval: what was just found, and what could not be told, is not
+// left until the next tick, which may be a week away.
+func TestLongInterval(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ledger.Config{HeaderVersion: 1})
+	r.opts.Interval = 24 * time.Hour
+	r.write(3)
+	run := r.start()
+	run.await("first contact", func(rep evidence.Report) bool { return rep.Reason == evidence.FirstContact })
+}

@@ -79,20 +79,20 @@ type Engine struct {
 	slots, slow, walks *semaphore.Weighted
 	walkRate           *rate.Limiter
 
-	mu          sync.Mutex // guards what follows
-	ledgers     map[string]*ledger
-	listed      time.Time // when the list was last had
-	listNext    time.Time
-	listing     bool
-	serverErr   string
-	serverFault error
-	uuid        string           // last UUID reported
-	others      []evidence.Trust // every record of the state directory
-	loopAt      time.Time
-	firstPass   bool
-	generation  uint64
-	checkedGen  time.Time
-	warnedList  bool
+	mu         sync.Mutex // guards what follows
+	ledgers    map[string]*ledger
+	listed     time.Time // when the list was last had
+	listNext   time.Time
+	listing    bool
+	serverErr  string
+	gone       bool             // the server could not be reached when last asked
+	uuid       string           // last UUID reported
+	others     []evidence.Trust // every record of the state directory
+	loopAt     time.Time
+	firstPass  bool
+	generation uint64
+	checkedGen time.Time
+	warnedList bool
 
 	outdated        atomic.Bool // another process decided something
 	rounds, dropped atomic.Uint64

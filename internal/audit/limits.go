@@ -44,6 +44,9 @@ const (
 	// generationEvery is how often the engine looks whether another process
 	// decided something.
 	generationEvery = 250 * time.Millisecond
+	// retryEvery is how soon a round that could not tell is made again where
+	// the interval is longer.
+	retryEvery = 30 * time.Second
 	// pulseEvery is how often the scheduler turns between ticks.
 	pulseEvery = time.Second
 	// summaryEvery is how often a summary is logged.

@@ -69,7 +69,7 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	since := l.undetermined
 	l.mu.Unlock()
 
-	e.speak(l.name, &before, &r)
+	e.speak(l.name, &before, &r, out.doubt)
 	if wentStale {
 		e.note(ctx, l.name, evidence.EventStale, r.Reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), r.Detail))
 	}
@@ -104,8 +104,9 @@ func (l *ledger) ageing(r evidence.Report, now time.Time, after time.Duration) (
 }
 
 // speak logs what changed, not what stayed: at one round a second nobody reads
-// a line a round.
-func (e *Engine) speak(name evidence.Name, before, r *evidence.Report) {
+// a line a round. A server that is gone is one line, however many ledgers it has.
+func (e *Engine) speak(name evidence.Name, before, r *evidence.Report, d *doubt) {
+	quiet := e.reach(d)
 	if before.Verdict == r.Verdict && before.Reason == r.Reason && before.Kind == r.Kind && !before.Time.IsZero() {
 		return
 	}
@@ -116,13 +117,39 @@ func (e *Engine) speak(name evidence.Name, before, r *evidence.Report) {
 	switch {
 	case r.Verdict == evidence.Tampered:
 		e.log.Error("verdict", append(attrs, "kind", string(r.Kind), "incident", r.Incident)...)
-	case r.Verdict == evidence.Undetermined && r.Reason == evidence.FirstContact:
+	case quiet || r.Reason == evidence.Interrupted || before.Reason == evidence.Unreachable && r.Verdict == evidence.Consistent:
+		e.log.Debug("verdict", append(attrs, "reason", string(r.Reason))...)
+	case r.Reason == evidence.FirstContact:
 		e.log.Info("first contact", attrs...)
-	case r.Verdict == evidence.Undetermined && r.Reason != evidence.Interrupted:
+	case r.Verdict == evidence.Undetermined:
 		e.log.Warn("verdict", append(attrs, "reason", string(r.Reason), "detail", r.Detail)...)
-	case r.Verdict == evidence.Consistent:
+	default:
 		e.log.Info("verdict", attrs...)
 	}
+}
+
+// reach keeps count of whether the server as a whole is there, and says so
+// when that changes. It reports whether that is all there was to say.
+func (e *Engine) reach(d *doubt) (gone bool) {
+	if d != nil && (d.reason == evidence.Interrupted || d.reason == evidence.StateProblem) {
+		return false
+	}
+	gone = d != nil && d.reason == evidence.Unreachable
+	e.mu.Lock()
+	changed := e.gone != gone
+	e.gone = gone
+	if gone {
+		e.serverErr = d.detail
+	} else if changed {
+		e.serverErr = ""
+	}
+	e.mu.Unlock()
+	if changed && gone {
+		e.log.Warn("the server is unreachable: none of its ledgers can be audited", "detail", d.detail)
+	} else if changed {
+		e.log.Info("the server answers again")
+	}
+	return gone
 }
 
 // note stores an event that goes with no other change.

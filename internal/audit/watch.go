@@ -34,6 +34,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.tick(ctx)
 		case <-pulse.C:
 			e.turn(ctx)
+			e.catchUp(ctx)
 		case <-summary.C:
 			e.summarise()
 		}
@@ -73,30 +74,53 @@ func (e *Engine) turn(ctx context.Context) {
 		e.work.Add(1)
 		go func() {
 			defer e.work.Done()
-			_ = e.list(ctx) // kept for Status and logged there
+			if e.list(ctx) == nil { // an error is kept for Status, and logged
+				e.catchUp(ctx)
+			}
 		}()
 	}
 }
 
-// tick starts the rounds that are due; a ledger whose round is still in flight
+// tick starts a round of every ledger; one whose round is still in flight
 // misses its turn.
 func (e *Engine) tick(ctx context.Context) {
 	e.turn(ctx)
 	for _, l := range e.all() {
-		if l.idle() {
-			continue
-		}
-		if !l.busy.CompareAndSwap(false, true) {
+		if !l.idle() && !e.begin(ctx, l) {
 			e.dropped.Add(1)
-			continue
 		}
-		e.work.Add(1)
-		go func() {
-			defer e.work.Done()
-			defer l.busy.Store(false)
-			e.audit(ctx, l)
-		}()
 	}
+}
+
+// catchUp starts rounds that should not wait for the next tick, which may be a
+// week away: of ledgers that were just found, and of those about which the
+// last round could not tell.
+func (e *Engine) catchUp(ctx context.Context) {
+	for _, l := range e.all() {
+		if !l.idle() && l.urgent() {
+			e.begin(ctx, l)
+		}
+	}
+}
+
+func (l *ledger) urgent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last.Time.IsZero() || l.last.Verdict == evidence.Undetermined && time.Since(l.last.Time) >= retryEvery
+}
+
+// begin starts a round unless one is in flight.
+func (e *Engine) begin(ctx context.Context, l *ledger) bool {
+	if !l.busy.CompareAndSwap(false, true) {
+		return false
+	}
+	e.work.Add(1)
+	go func() {
+		defer e.work.Done()
+		defer l.busy.Store(false)
+		e.audit(ctx, l)
+	}()
+	return true
 }
 
 // passed reports whether every ledger had its first round. e.mu is held.
