@@ -30,6 +30,7 @@ import (
 //	        ended, then goes on without the limit for a few changes
 //	hold    makes some changes, then waits, with the state open
 //	create  makes the state
+//	decide  moves one ledger on, as an operator's decision does
 //	lock    holds the lock until its input ends
 func child(mode, dir string) int {
 	if mode == "full" {
@@ -47,6 +48,11 @@ func child(mode, dir string) int {
 	}
 	switch mode {
 	case "create":
+	case "decide":
+		if err := childStep(ctx, s, "0"); err != nil {
+			fmt.Println("error", err)
+			return 1
+		}
 	case "lock":
 		if _, err := s.Lock(); err != nil {
 			fmt.Println("error", err)
@@ -231,6 +237,32 @@ func TestKillLosesNothing(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestDecisionOfAnotherProcess: the daemon notices it, and cannot overwrite it.
+func TestDecisionOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	if err := childStep(t.Context(), s, "0"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Generation(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, out, in := start(t, "decide", dir)
+	if !out.Scan() || out.Text() != "ok 0 2" {
+		t.Errorf("the child says %q", out.Text())
+	}
+	if err := errors.Join(cmd.Wait(), in.Close()); err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Fatal(err)
+	}
+	if after, err := s.Generation(t.Context()); err != nil || after == before {
+		t.Errorf("generation %d before and %d after, %v", before, after, err)
+	}
+	trust := trustAt(ledger("prod", "0"), 1, 99)
+	refused(t, s.Apply(t.Context(), evidence.Change{Trust: &trust}), ErrConflict, "version 1, stored is 2")
 }
 
 // TestKillWhileCreating: a making that was cut short is finished or done
