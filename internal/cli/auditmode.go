@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,14 +24,17 @@ import (
 	"immuaudit/internal/wire"
 )
 
-const webhookSink = "webhook"
+const (
+	auditModeName = "audit-mode"
+	webhookSink   = "webhook"
+)
 
 // lastDeliveries bounds how long --once waits for what it found to be told.
 const lastDeliveries = 15 * time.Second
 
 func newAuditMode(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "audit-mode",
+		Use:   auditModeName,
 		Short: "Audit the databases of a server, round after round",
 		Long: `audit-mode makes rounds over all databases of a server, every --audit-interval:
 each must still say what it said before. What was proven is remembered in the
@@ -55,9 +60,12 @@ type auditor struct {
 	c      *config.Config
 	log    *slog.Logger
 	server *wire.Client
+	key    *ecdsa.PublicKey // configured, nil if none
+	point  []byte           // key as an uncompressed point
 	store  *store.Store
 	engine *audit.Engine
 	sinks  []alert.Sink
+	alarms sync.WaitGroup // under way, past the outbox
 	out    *printer
 }
 
@@ -75,19 +83,18 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 		}
 	}
 	a := &auditor{env: env, c: c, log: log, out: newPrinter(env, c.Audit.JSON)}
-	// What can be wrong with the configuration is found before anything starts.
+	// What can be wrong with the configuration is found before anything is
+	// made or remembered.
 	if a.server, err = connect(c, log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.server.Close()) }()
+	if a.key, a.point, err = signingKey(c); err != nil {
+		return err
+	}
 	if err := a.addSinks(); err != nil {
 		return err
 	}
-	removePid, err := writePid(c.PidFile)
-	if err != nil {
-		return err
-	}
-	defer removePid()
 	if a.store, err = openState(ctx, c, log, true); err != nil {
 		return err
 	}
@@ -97,6 +104,13 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 		return unknown(err)
 	}
 	defer release()
+	// Not before the lock is held: the file may name the auditor that holds it.
+	removePid, err := writePid(c.PidFile)
+	if err != nil {
+		return err
+	}
+	defer removePid()
+	defer a.alarms.Wait()
 	if err := a.begin(ctx); err != nil {
 		return err
 	}
@@ -125,14 +139,10 @@ func (a *auditor) addSinks() error {
 // begin makes the engine.
 func (a *auditor) begin(ctx context.Context) error {
 	c := a.c
-	key, point, err := signingKey(c)
-	if err != nil {
-		return err
-	}
 	filter := c.LedgerFilter()
 	o := audit.Options{
 		Server: a.server, Memory: a.store, Name: c.Audit.Server, Address: c.Target(), Logger: a.log,
-		Key: key, KeyPoint: point,
+		Key: a.key, KeyPoint: a.point,
 		List: filter.All() || len(filter.Named()) < len(filter.Exact()), Matches: filter.Match,
 		Exact: filter.Named(), Fallback: filter.Exact(),
 		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
@@ -142,14 +152,11 @@ func (a *auditor) begin(ctx context.Context) error {
 	for _, s := range a.sinks {
 		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
 	}
-	if a.store.Created() {
-		a.log.Warn("a new state directory was made: nothing is remembered, trust begins with what the server shows now", "dir", a.store.Dir())
-		if err := audit.StateCreated(ctx, a.store, c.Audit.Server, a.store.Dir()); err != nil {
-			return unknown(err)
-		}
+	if err := tellCreated(ctx, a.store, c, a.log); err != nil {
+		return err
 	}
-	a.engine, err = audit.New(ctx, o)
-	if err != nil {
+	var err error
+	if a.engine, err = audit.New(ctx, o); err != nil {
 		return unknown(err)
 	}
 	return nil
@@ -158,13 +165,13 @@ func (a *auditor) begin(ctx context.Context) error {
 // alarm is the last way out for an alert whose incident could not be stored.
 func (a *auditor) alarm(ev evidence.Event, cause error) {
 	for _, sink := range a.sinks {
-		go func() {
+		a.alarms.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), lastDeliveries)
 			defer cancel()
 			if err := sink.Send(ctx, ev); err != nil {
 				a.log.Error("sending an alarm that could not be stored", "sink", sink.Name(), "stored", cause, "error", err)
 			}
-		}()
+		})
 	}
 }
 

@@ -49,7 +49,7 @@ wants a different past. Exit code 0 if that was caught as expected, 1 if not.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave everything running afterwards, with the monitoring port open")
+	boolVar(cmd.Flags(), &keep, "keep", "", "leave everything running afterwards, with the monitoring port open")
 	return cmd
 }
 

@@ -129,8 +129,8 @@ func newIncidentList(env *Env) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "closed ones too")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print each incident as one line of JSON")
+	boolVar(cmd.Flags(), &all, "all", "", "closed ones too")
+	boolVar(cmd.Flags(), &asJSON, "json", "", "print each incident as one line of JSON")
 	return cmd
 }
 
@@ -177,7 +177,7 @@ func newIncidentShow(env *Env) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print as one line of JSON")
+	boolVar(cmd.Flags(), &asJSON, "json", "", "print as one line of JSON")
 	return cmd
 }
 

@@ -61,10 +61,10 @@ tests, not for data that matters.`,
 	f.StringVar(&s.uuid, "uuid", "", "`id` the server gives itself; default: a fresh one")
 	f.IntVar(&s.headerVersion, "header-version", 1, "version of new transaction headers, 0 or 1")
 	f.Uint64Var(&s.lag, "lag", 0, "`transactions` by which the tree of new headers lags")
-	f.BoolVar(&s.noAuth, "no-auth", false, "serve the default database to everyone, without login")
+	boolVar(f, &s.noAuth, "no-auth", "", "serve the default database to everyone, without login")
 	f.StringSliceVar(&s.databases, "database", nil, "`name` of a database to create; may be repeated")
 	f.StringVar(&s.adminPassword, "admin-password", "", "password of the user immudb; default: immudb")
-	f.StringArrayVar(&s.users, "user", nil, "`NAME:PASSWORD:DATABASE:read|readwrite|admin` to create; may be repeated")
+	f.StringArrayVar(&s.users, "user", nil, "`user` to create, written NAME:PASSWORD:DATABASE:read, :readwrite or :admin; may be repeated")
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
 	"immuaudit/internal/store"
 )
@@ -27,6 +28,19 @@ func openState(ctx context.Context, c *config.Config, log *slog.Logger, create b
 		return nil, unknown(err)
 	}
 	return s, nil
+}
+
+// tellCreated records, once, that a memory begins anew: an auditor that lost
+// its state must not look like one that never had any.
+func tellCreated(ctx context.Context, s *store.Store, c *config.Config, log *slog.Logger) error {
+	if !s.Created() {
+		return nil
+	}
+	log.Warn("a new state directory was made: nothing is remembered, trust begins with what the server shows now", "dir", s.Dir())
+	if err := audit.StateCreated(ctx, s, c.Audit.Server, s.Dir()); err != nil {
+		return unknown(err)
+	}
+	return nil
 }
 
 // openLog gives the logger: to standard error, or to the configured file.

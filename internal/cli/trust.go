@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -37,23 +38,36 @@ SERVER/DATABASE, or as DATABASE alone where only one server has it.`,
 }
 
 // withStore runs a verb over the configured state.
-func withStore(cmd *cobra.Command, env *Env, create bool, f func(ctx context.Context, c *config.Config, s *store.Store) error) error {
-	c, _, err := load(cmd, env, true)
+func withStore(cmd *cobra.Command, env *Env, create bool, f func(ctx context.Context, c *config.Config, s *store.Store) error) (err error) {
+	c, warnings, err := load(cmd, env, true)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, err := openState(cmd.Context(), c, log, create)
 	if err != nil {
+		// A configuration that was passed over may be why another state is
+		// looked for than the auditor uses.
+		for _, w := range warnings {
+			if !w.Quiet {
+				log.Warn(w.Text)
+			}
+		}
 		return err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if create {
+		if err := tellCreated(cmd.Context(), s, c, log); err != nil {
+			return err
+		}
+	}
 	return f(cmd.Context(), c, s)
 }
 
-// find resolves SERVER/DATABASE or DATABASE. The server's name may hold
-// slashes; a database's cannot.
-func find(ctx context.Context, s *store.Store, given string) (*evidence.Trust, error) {
+// find resolves SERVER/DATABASE or DATABASE; where several servers have that
+// database, it is the configured server's. The server's name may hold slashes;
+// a database's cannot.
+func find(ctx context.Context, c *config.Config, s *store.Store, given string) (*evidence.Trust, error) {
 	all, err := s.Ledgers(ctx)
 	if err != nil {
 		return nil, unknown(err)
@@ -75,6 +89,9 @@ func find(ctx context.Context, s *store.Store, given string) (*evidence.Trust, e
 	}
 	names := make([]string, len(found))
 	for i, t := range found {
+		if t.Name.Server == c.Audit.Server {
+			return &found[i], nil
+		}
 		names[i] = t.Name.String()
 	}
 	return nil, usagef("%q is on several servers; give one of %s", given, strings.Join(names, ", "))
@@ -124,7 +141,7 @@ func newTrustList(env *Env) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print each ledger as one line of JSON")
+	boolVar(cmd.Flags(), &asJSON, "json", "", "print each ledger as one line of JSON")
 	return cmd
 }
 
@@ -172,8 +189,8 @@ func newTrustShow(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show LEDGER", Short: "Show what is remembered of one ledger", Args: exactly("LEDGER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
-				t, err := find(ctx, s, args[0])
+			return withStore(cmd, env, false, func(ctx context.Context, c *config.Config, s *store.Store) error {
+				t, err := find(ctx, c, s, args[0])
 				if err != nil {
 					return err
 				}
@@ -195,7 +212,7 @@ func newTrustShow(env *Env) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print as one line of JSON")
+	boolVar(cmd.Flags(), &asJSON, "json", "", "print as one line of JSON")
 	return cmd
 }
 
@@ -362,14 +379,14 @@ otherwise. Stop the auditor first.`,
 		Example: "  immuclient trust rename 10.0.0.7:3322 production",
 		Args:    exactly("OLD", "NEW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, false, func(ctx context.Context, c *config.Config, s *store.Store) error {
 				release, err := s.Lock()
 				if err != nil {
 					return unknown(err)
 				}
 				defer release()
 				event := audit.Decision(evidence.Name{}, "", fmt.Sprintf("renamed %s to %s", args[0], args[1]))
-				if t, err := find(ctx, s, args[0]); err == nil && t.Name.String() == args[0] {
+				if t, err := find(ctx, c, s, args[0]); err == nil && t.Name.String() == args[0] {
 					to, err := ledgerName(args[1])
 					if err != nil {
 						return err
