@@ -49,7 +49,7 @@ func child(mode, dir string) int {
 	switch mode {
 	case "create":
 	case "decide":
-		if err := childStep(ctx, s, "0"); err != nil {
+		if err := childStep(ctx, s, "0", os.Stdout); err != nil {
 			fmt.Println("error", err)
 			return 1
 		}
@@ -65,20 +65,20 @@ func child(mode, dir string) int {
 	case "full":
 		var err error
 		for err == nil {
-			err = childStep(ctx, s, "0")
+			err = childStep(ctx, s, "0", os.Stdout)
 		}
 		fmt.Println("error", err)
 		if err := limitFiles(unix.RLIM_INFINITY); err != nil {
 			return 1
 		}
 		for range 3 {
-			if err := childStep(ctx, s, "0"); err != nil {
+			if err := childStep(ctx, s, "0", os.Stdout); err != nil {
 				return 1
 			}
 		}
 	case "hold":
 		for n := range 12 {
-			if err := childStep(ctx, s, fmt.Sprint(n%3)); err != nil {
+			if err := childStep(ctx, s, fmt.Sprint(n%3), os.Stdout); err != nil {
 				fmt.Println("error", err)
 				return 1
 			}
@@ -92,7 +92,7 @@ func child(mode, dir string) int {
 		for _, database := range []string{"0", "1", "2", "3"} {
 			group.Go(func() {
 				for {
-					if err := childStep(ctx, s, database); err != nil {
+					if err := childStep(ctx, s, database, os.Stdout); err != nil {
 						fmt.Println("error", err)
 						return
 					}
@@ -119,8 +119,8 @@ func limitFiles(bytes uint64) error {
 }
 
 // childStep moves a ledger on by one version. One change holds a trust record,
-// a mark, an incident, an event and a delivery, all of which carry its version.
-func childStep(ctx context.Context, s *Store, database string) error {
+// a mark, an incident, an event and a delivery, all of which carry its version, and says so.
+func childStep(ctx context.Context, s *Store, database string, said io.Writer) error {
 	name := ledger("prod", database)
 	old, err := s.Trust(ctx, name)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -135,7 +135,7 @@ func childStep(ctx context.Context, s *Store, database string) error {
 		Events: []evidence.Event{event}, Deliveries: []evidence.Delivery{{Sink: "webhook", Event: event}},
 	})
 	if err == nil {
-		fmt.Println("ok", database, version)
+		_, err = fmt.Fprintln(said, "ok", database, version)
 	}
 	return err
 }
@@ -244,7 +244,7 @@ func TestDecisionOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, dir)
-	if err := childStep(t.Context(), s, "0"); err != nil {
+	if err := childStep(t.Context(), s, "0", io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	before, err := s.Generation(t.Context())

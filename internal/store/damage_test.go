@@ -159,6 +159,27 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestDamagedNumbers: pages that are sound, with rows that cannot be.
+func TestDamagedNumbers(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{
+		"UPDATE mark SET tx = -51 WHERE tx = 60", "UPDATE trust SET version = -1", "UPDATE trust SET proven = -1", "UPDATE incident SET version = -1",
+		"UPDATE event SET at = 1", "UPDATE outbox SET queued = -1", "UPDATE outbox SET attempts = -1 << 62, replaceable = 7",
+		"UPDATE meta SET commits = -1", "UPDATE meta SET commits = commits - 1", "UPDATE meta SET state_id = x'00'", "UPDATE meta SET digest = x''",
+		"UPDATE outbox SET body = CAST('{}' AS BLOB)", "UPDATE incident SET status = 'kept'", "UPDATE trust SET server = 'other'",
+	} {
+		dir := filled(t)
+		if err := execute(filepath.Join(dir, fileState), statement); err != nil {
+			t.Fatal(err)
+		}
+		_, err := everything(t, dir)
+		var explained *Error
+		if !errors.As(err, &explained) || explained.Next == "" || !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrRolledBack) && !errors.Is(err, ErrForeign) {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+}
+
 func flip(path string, at int64, mask byte) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

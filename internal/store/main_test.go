@@ -119,7 +119,7 @@ func invariants(s *Store) error {
 	if err != nil || mark == nil {
 		return fmt.Errorf("state.id: %v (%w)", mark, err)
 	}
-	state, err := readState(ctx, s.reader)
+	state, err := readState(ctx, s.reader, s.path)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (d directory) peek(ctx context.Context) (w watermark, err error) {
 	if err := recognise(ctx, db, d.file(fileState)); err != nil {
 		return w, err
 	}
-	w, err = readState(ctx, db)
+	w, err = readState(ctx, db, d.file(fileState))
 	return w, explain(d.file(fileState), err)
 }
 

@@ -179,7 +179,7 @@ func (s *Store) scanPending(rows *sql.Rows) (evidence.Pending, error) {
 	var queued, nextTry int64
 	var body, rowSum []byte
 	if err := rows.Scan(&p.ID, &key.sink, &key.name.Server, &key.name.Database, &typ, &replaceable, &urgent, &queued, &p.Attempts, &nextTry, &p.LastErr, &body, &rowSum); err != nil {
-		return p, err
+		return p, misshapen(s.path, "delivery", err)
 	}
 	key.typ = evidence.EventType(typ)
 	var r eventRecord

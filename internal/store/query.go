@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,7 +159,7 @@ func (s *Store) eachTrust(ctx context.Context, q querier, where string, args []a
 		var name evidence.Name
 		var provenAlh, base, body, walk, rowSum []byte
 		if err := rows.Scan(&id, &name.Server, &name.Database, &version, &proven, &provenAlh, &base, &body, &walk, &rowSum); err != nil {
-			return err
+			return misshapen(s.path, "ledger", err)
 		}
 		var r trustRecord
 		want := trustSum(id, name, version, proven, provenAlh, base, body, walk)
@@ -178,7 +179,7 @@ func (s *Store) eachMark(ctx context.Context, q querier, f func(trust uint64, st
 		var trust, tx uint64
 		var alh, rowSum []byte
 		if err := rows.Scan(&trust, &tx, &alh, &rowSum); err != nil {
-			return err
+			return misshapen(s.path, "remembered state", err)
 		}
 		state := proof.State{TxID: tx}
 		want := markSum(trust, tx, alh)
@@ -201,7 +202,7 @@ func (s *Store) eachIncident(ctx context.Context, q querier, where string, args 
 		var opened int64
 		var body, rowSum []byte
 		if err := rows.Scan(&id, &name.Server, &name.Database, &version, &status, &opened, &body, &rowSum); err != nil {
-			return err
+			return misshapen(s.path, "incident", err)
 		}
 		var r incidentRecord
 		if decode(body, &r) != nil {
@@ -296,7 +297,7 @@ func (s *Store) events(ctx context.Context, q querier, since int64, limit int) (
 		var name evidence.Name
 		var body, rowSum []byte
 		if err := rows.Scan(&seq, &name.Server, &name.Database, &at, &body, &rowSum); err != nil {
-			return err
+			return misshapen(s.path, "event", err)
 		}
 		var r eventRecord
 		if want := eventSum(name, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
@@ -306,4 +307,13 @@ func (s *Store) events(ctx context.Context, q querier, since int64, limit int) (
 		return nil
 	})
 	return list, err
+}
+
+// misshapen is a row whose fields cannot be what was written: a number below
+// zero, a text that is none.
+func misshapen(path, table string, err error) error {
+	if primary, _ := resultCode(err); primary != 0 || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &Error{Kind: ErrDamaged, Path: path, What: "a field of a row of " + table, Err: err, Next: nextRestore}
 }

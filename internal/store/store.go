@@ -24,7 +24,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -117,7 +116,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.Verify(ctx); err != nil {
 		return err
 	}
-	state, err := readState(ctx, s.reader)
+	state, err := readState(ctx, s.reader, s.path)
 	if err != nil {
 		return explain(s.path, err)
 	}
@@ -155,14 +154,14 @@ func (s *Store) open(ctx context.Context) (err error) {
 }
 
 // readState gives identity and age of an open state.
-func readState(ctx context.Context, q querier) (watermark, error) {
+func readState(ctx context.Context, q querier, path string) (watermark, error) {
 	var w watermark
 	var id []byte
-	if err := q.QueryRowContext(ctx, "SELECT state_id, commits FROM meta WHERE one = 1").Scan(&id, &w.commits); err != nil {
-		return w, err
-	}
-	if len(id) != len(w.id) {
-		return w, fmt.Errorf("%w: an identity of %d bytes", ErrDamaged, len(id))
+	switch there, err := found(q.QueryRowContext(ctx, "SELECT state_id, commits FROM meta WHERE one = 1").Scan(&id, &w.commits)); {
+	case err != nil:
+		return w, misshapen(path, "meta", err)
+	case !there || len(id) != len(w.id):
+		return w, damaged(path, "it does not say which state it is")
 	}
 	copy(w.id[:], id)
 	return w, nil
@@ -191,7 +190,7 @@ func (s *Store) signal() {
 func (s *Store) Generation(ctx context.Context) (uint64, error) {
 	s.ownMu.RLock()
 	defer s.ownMu.RUnlock()
-	state, err := readState(ctx, s.reader)
+	state, err := readState(ctx, s.reader, s.path)
 	if err != nil {
 		return 0, s.explain(err)
 	}
