@@ -84,6 +84,7 @@ type Engine struct {
 	listed     time.Time // when the list was last had
 	listNext   time.Time
 	listing    bool
+	mute       bool // never listed for so long that it was told
 	serverErr  string
 	gone       bool             // the server could not be reached when last asked
 	uuid       string           // last UUID reported

@@ -27,6 +27,13 @@ func (e *StateError) Error() string {
 
 func (e *StateError) Unwrap() error { return e.Err }
 
+// isLogin reports whether the login itself was refused, rather than a call
+// made with it.
+func isLogin(err error) bool {
+	var l interface{ LoginRefused() bool }
+	return errors.As(err, &l) && l.LoginRefused()
+}
+
 // doubt is why a round reached no verdict.
 type doubt struct {
 	reason evidence.Reason

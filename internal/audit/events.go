@@ -91,7 +91,7 @@ func (e *Engine) compared(c *evidence.Change, name evidence.Name, v *view, out *
 // information: it changes neither verdict nor trust (CVE-2022-39199 is about a
 // client that trusted it).
 func (e *Engine) identity(c *evidence.Change, old, now string) {
-	if old == "" {
+	if old == "" || old == now {
 		return
 	}
 	e.mu.Lock()

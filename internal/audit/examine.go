@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"immuaudit/evidence"
@@ -67,6 +69,7 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 			out.doubt = doubtOf(err)
 		}
 	}
+	slices.SortStableFunc(out.findings, func(a, b evidence.Finding) int { return cmp.Compare(a.Kind.Rank(), b.Kind.Rank()) })
 	if len(out.findings) > 0 { // tampered beats undetermined, and moves no trust
 		out.doubt, out.proven, out.walk, out.first = nil, nil, nil, false
 	}

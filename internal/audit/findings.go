@@ -24,6 +24,9 @@ func findingOf(err error) (evidence.Finding, bool) {
 	if m.Want != m.Got {
 		f.Want, f.Got = m.Want.String(), m.Got.String()
 	}
+	if f.Detail == "" {
+		f.Detail = details[m.Check]
+	}
 	switch m.Check {
 	case proof.CheckBlRoot, proof.CheckLeafBinding:
 		// Leaf binding: docs/protocol.md §4.2 step 8. The chain is whole, the
@@ -41,6 +44,19 @@ func findingOf(err error) (evidence.Finding, bool) {
 		f.Kind = evidence.Proof
 	}
 	return f, true
+}
+
+// details says for a person what a failed check means, where the mismatch
+// itself does not.
+var details = map[proof.Check]string{
+	proof.CheckPrevAlh:       "its header does not continue the transaction before it",
+	proof.CheckAlhSource:     "the proof starts from another transaction than the trusted one",
+	proof.CheckAlhTarget:     "the proof leads to another transaction than the one that the server claims",
+	proof.CheckInclusion:     "the trusted transaction is not in the tree that the server claims",
+	proof.CheckConsistency:   "the tree that the server claims does not extend the trusted one",
+	proof.CheckLastInclusion: "the newest leaf is not in the tree that the server claims",
+	proof.CheckLinear:        "the chain does not lead to the transaction that the server claims",
+	proof.CheckLinearAdvance: "transactions were swapped where the tree took them in (CVE-2022-36111)",
 }
 
 func forked(tx uint64, want, got proof.Hash) evidence.Finding {

@@ -366,3 +366,32 @@ func TestPaused(t *testing.T) {
 		t.Errorf("%+v", e.Status().Ledgers)
 	}
 }
+
+// A server that was never reached is told too, once.
+func TestNeverReached(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ledger.Config{HeaderVersion: 1})
+	r.opts.StaleAfter = 50 * time.Millisecond
+	addr := r.ledger.Addr()
+	r.must(r.ledger.Stop())
+	run := r.start()
+	poll(t, "stale", func() bool { return len(r.events(evidence.EventStale)) == 1 })
+	if s := run.engine.Status(); s.ServerError == "" {
+		t.Error("the status does not say why")
+	}
+	r.must(r.ledger.Start(addr))
+	poll(t, "recovered", func() bool { return len(r.events(evidence.EventRecovered)) == 1 })
+	run.await("first contact", func(rep evidence.Report) bool { return rep.Reason == evidence.FirstContact })
+}
+
+// A refused login is not a refused listing: prefixes must not become names.
+func TestLoginRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ledger.Config{HeaderVersion: 1})
+	r.login("immudb", "wrong password")
+	r.opts.Fallback = []string{"def"}
+	reports := r.once()
+	if rep, ok := reports[""]; !ok || len(reports) != 1 || rep.Reason != evidence.Unauthorised {
+		t.Errorf("%+v", reports)
+	}
+}

@@ -65,13 +65,13 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	l.slow = r.Reason == evidence.Timeout
 	before := l.last
 	l.last = r
-	wentStale, recovered := l.ageing(r, now, e.o.StaleAfter)
+	wentStale, recovered := l.ageing(out.doubt != nil, now, e.o.StaleAfter)
 	since := l.undetermined
 	l.mu.Unlock()
 
 	e.speak(l.name, &before, &r, out.doubt)
 	if wentStale {
-		e.note(ctx, l.name, evidence.EventStale, r.Reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), r.Detail))
+		e.note(ctx, l.name, evidence.EventStale, out.doubt.reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), out.doubt.detail))
 	}
 	if recovered {
 		e.note(ctx, l.name, evidence.EventRecovered, "", "auditable again")
@@ -86,9 +86,10 @@ func stillOpen(inc *evidence.Incident, d *doubt) string {
 	return fmt.Sprintf("incident %s is open since %s: decide with immuclient trust accept or trust keep", inc.ID, inc.OpenedAt.UTC().Format(time.RFC3339))
 }
 
-// ageing keeps count of how long no verdict was reached. l.mu is held.
-func (l *ledger) ageing(r evidence.Report, now time.Time, after time.Duration) (wentStale, recovered bool) {
-	if r.Verdict != evidence.Undetermined || r.Reason == evidence.FirstContact {
+// ageing keeps count of how long the ledger could not be audited, also while
+// an incident is open. l.mu is held.
+func (l *ledger) ageing(untold bool, now time.Time, after time.Duration) (wentStale, recovered bool) {
+	if !untold {
 		recovered = l.stale
 		l.undetermined, l.stale = time.Time{}, false
 		return false, recovered

@@ -58,7 +58,17 @@ func (e *Engine) turn(ctx context.Context) {
 	if !e.firstPass {
 		e.firstPass = e.passed()
 	}
+	// A server that was never reached has no ledger that could grow stale.
+	mute := e.o.List && e.listed.IsZero() && e.o.StaleAfter > 0 && now.Sub(e.started) >= e.o.StaleAfter
+	stale, recovered := mute && !e.mute, !mute && e.mute
+	e.mute = mute
+	detail := e.serverErr
 	e.mu.Unlock()
+	if stale {
+		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.EventStale, "", "the server's databases could not be listed since the auditor was started: "+detail)
+	} else if recovered {
+		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.EventRecovered, "", "the server's databases are listed again")
+	}
 
 	if look {
 		if gen, err := e.o.Memory.Generation(ctx); err != nil {
@@ -167,7 +177,7 @@ func (e *Engine) list(ctx context.Context) error {
 	names, err := e.o.Server.Databases(ctx)
 	refused := false
 	if err != nil {
-		if d := doubtOf(err); d.reason == evidence.Unauthorised || d.reason == evidence.Refused {
+		if d := doubtOf(err); !isLogin(err) && (d.reason == evidence.Unauthorised || d.reason == evidence.Refused) {
 			refused = true
 			names, err = e.fallback(ctx, d)
 		}

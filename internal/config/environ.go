@@ -37,9 +37,6 @@ func (l *loader) readEnviron() {
 	for i := range l.settings {
 		s := &l.settings[i]
 		name := s.variable()
-		if !s.allows(inEnviron) {
-			continue
-		}
 		known[name] = true
 		value := l.host.environ[name]
 		if s.kind == number && serviceURL.MatchString(value) {

@@ -326,7 +326,7 @@ func (d *document) take(e entry) {
 			wrong.Fix = "settings stand at the top of the file, outside of any table; `immuclient audit-mode --help` lists them"
 		}
 		d.fail(wrong)
-	case !s.allows(inFile):
+	case s.here:
 		d.fail(&Error{Source: at.String(), Setting: s.name, Problem: "cannot be set in a file", Fix: "remove the line and type " + origin{strength: fromFlag}.show(s, s.proposal())})
 	default:
 		written, ok := scalar(s.kind, e.value)

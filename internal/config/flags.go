@@ -12,7 +12,7 @@ import (
 // is left alone, so that a command and its parent may register the same group.
 func Register(fs *pflag.FlagSet, groups ...Group) {
 	for _, s := range table() {
-		if !s.allows(inFlag) || len(groups) > 0 && !slices.Contains(groups, s.group) || fs.Lookup(s.name) != nil {
+		if len(groups) > 0 && !slices.Contains(groups, s.group) || fs.Lookup(s.name) != nil {
 			continue
 		}
 		f := fs.VarPF(&flagValue{text: s.value, kind: s.kind}, s.name, s.short, s.usage)
@@ -68,9 +68,7 @@ func FlagError(fs *pflag.FlagSet, err error) error {
 		fs.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 		if n := nearest(name, known); n != "" {
 			e.Fix = "did you mean --" + n + "?"
-		} else if s := find(table(), name); s != nil && !s.allows(inFlag) {
-			e.Problem, e.Fix = "can be set only in the environment or in the file", "for example "+origin{strength: fromEnviron, name: s.variable()}.show(s, s.proposal())
-		} else if s != nil {
+		} else if find(table(), name) != nil {
 			e.Problem, e.Fix = "is not a flag of this command", seeHelp
 		}
 		return e

@@ -65,7 +65,7 @@ func (l *loader) readFlags() {
 	}
 	for i := range l.settings {
 		s := &l.settings[i]
-		if f := l.in.Flags.Lookup(s.name); f != nil && f.Changed && s.allows(inFlag) {
+		if f := l.in.Flags.Lookup(s.name); f != nil && f.Changed {
 			l.add(s, given{f.Value.String(), origin{fromFlag, s.name}})
 		}
 	}

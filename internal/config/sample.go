@@ -44,7 +44,7 @@ func sample(chosen func(*setting) string) []byte {
 		"# a flag (--audit-interval) and an environment variable (IMMUCLIENT_AUDIT_INTERVAL), which beat this file.\n" +
 		"# ~ and $VARIABLE are expanded in file names; $$ is a plain $.\n")
 	for _, s := range table() {
-		if !s.allows(inFile) {
+		if s.here {
 			continue
 		}
 		b.WriteString("\n# " + strings.ReplaceAll(s.usage, "`", "") + bounds(&s) + "\n")

@@ -27,30 +27,22 @@ const (
 	list     kind = "names" // comma-separated; in the file also an array
 )
 
-// places where a setting can be written; none stands for all three.
-type places int
-
-const (
-	inFlag places = 1 << iota
-	inEnviron
-	inFile
-)
-
 // setting is one row of the table.
 type setting struct {
 	name, short string
 	group       Group
 	kind        kind
-	places      places
-	value       string // the default, as it would be typed
-	example     string // what an error message proposes where the default is empty
-	usage       string
-	secret      bool
-	min, max    int64 // bounds of a number
-	shortest    time.Duration
-	longest     time.Duration
-	field       func(*Config) any // pointer to the field
-	check       func(text string) (problem, instead string)
+	// here settings cannot stand in the file: they are of one run, not of an installation.
+	here     bool
+	value    string // the default, as it would be typed
+	example  string // what an error message proposes where the default is empty
+	usage    string
+	secret   bool
+	min, max int64 // bounds of a number
+	shortest time.Duration
+	longest  time.Duration
+	field    func(*Config) any // pointer to the field
+	check    func(text string) (problem, instead string)
 }
 
 // Setting describes one setting to whoever writes help, a man page or documentation.
@@ -60,7 +52,7 @@ type Setting struct {
 	Type                  string
 	Default               string
 	Usage                 string
-	Flag, Env, File       bool // where it can be written
+	File                  bool // whether it can stand in the file
 	Secret                bool
 }
 
@@ -70,13 +62,11 @@ func Settings() []Setting {
 	for _, s := range table() {
 		all = append(all, Setting{
 			Name: s.name, Short: s.short, Variable: s.variable(), Group: s.group, Type: string(s.kind), Default: s.value,
-			Usage: s.usage, Flag: s.allows(inFlag), Env: s.allows(inEnviron), File: s.allows(inFile), Secret: s.secret,
+			Usage: s.usage, File: !s.here, Secret: s.secret,
 		})
 	}
 	return all
 }
-
-func (s *setting) allows(p places) bool { return s.places == 0 || s.places&p != 0 }
 
 const variablePrefix = "IMMUCLIENT_"
 
@@ -90,7 +80,7 @@ func (s *setting) variable() string {
 // (docs/operations.md lists the differences); whoever changes one breaks a start-up script somewhere.
 func table() []setting {
 	return []setting{
-		{name: "config", kind: path, places: inFlag | inEnviron, example: "/etc/immudb/immuclient.toml",
+		{name: "config", kind: path, here: true, example: "/etc/immudb/immuclient.toml",
 			usage: "configuration `file`; default: the first of ./immuclient.toml, ./configs/immuclient.toml, $HOME/immuclient.toml, /etc/immudb/immuclient.toml, /etc/immuclient/immuclient.toml",
 			field: func(c *Config) any { return &c.ConfigFile }},
 		{name: "immudb-address", short: "a", kind: text, value: "127.0.0.1", check: checkAddress,
@@ -147,10 +137,10 @@ func table() []setting {
 		{name: "server-signing-pub-key", kind: path, example: "/etc/immudb/immudb.pem",
 			usage: "PEM `file` of the public key that must have signed every state of the server",
 			field: func(c *Config) any { return &c.SigningKeyFile }},
-		{name: "logfile", kind: path, places: inEnviron | inFile, example: "/var/log/immuclient/immuclient.log",
+		{name: "logfile", kind: path, example: "/var/log/immuclient/immuclient.log",
 			usage: "log to this file instead of to standard error",
 			field: func(c *Config) any { return &c.LogFile }},
-		{name: "pidfile", kind: path, places: inEnviron | inFile, example: "/var/lib/immuclient/immuclient.pid",
+		{name: "pidfile", kind: path, example: "/var/lib/immuclient/immuclient.pid",
 			usage: "write the process id to this file",
 			field: func(c *Config) any { return &c.PidFile }},
 		{name: "log-format", kind: text, value: "text", check: choice("text", "json"),
@@ -182,7 +172,7 @@ func table() []setting {
 			usage: "password for auditing, plain or enc: and base64; better in the environment or in the file",
 			field: func(c *Config) any { return &c.Audit.Password }},
 		{name: "audit-verify-values", group: Audit, kind: boolean, value: "false",
-			usage: "also verify the values committed since the last round",
+			usage: "accepted; verifying values comes with deep verification, which is not built yet",
 			field: func(c *Config) any { return &c.Audit.VerifyValues }},
 
 		{name: "audit-interval", group: Audit, kind: duration, value: "1s", shortest: 10 * time.Millisecond, longest: 7 * 24 * time.Hour,
@@ -210,11 +200,11 @@ func table() []setting {
 			usage: "`file` with TLS and basic authentication of the monitoring server, in the form of the Prometheus exporter toolkit",
 			field: func(c *Config) any { return &c.Audit.WebConfigFile }},
 
-		{name: "json", group: Output, kind: boolean, places: inFlag | inEnviron, value: "false",
+		{name: "json", group: Output, kind: boolean, here: true, value: "false",
 			usage: "print each verdict as one line of JSON",
 			field: func(c *Config) any { return &c.Audit.JSON }},
 		// A file is shared with the service; a service that runs one round would only look like one.
-		{name: "once", group: Rounds, kind: boolean, places: inFlag | inEnviron, value: "false",
+		{name: "once", group: Rounds, kind: boolean, here: true, value: "false",
 			usage: "audit every ledger once, then exit: 0 consistent, 1 could not tell, 2 wrong usage, 3 tampering",
 			field: func(c *Config) any { return &c.Audit.Once }},
 	}

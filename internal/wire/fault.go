@@ -47,6 +47,10 @@ type Fault struct {
 // Reason is Kind, for those who know a fault by its reason alone.
 func (f *Fault) Reason() string { return f.Kind }
 
+// LoginRefused reports whether the credentials were refused, rather than what
+// was asked for with them.
+func (f *Fault) LoginRefused() bool { return f.sign == signLogin }
+
 // Unwrap gives the cause, if it is one of this program.
 func (f *Fault) Unwrap() error { return f.Err }
 
