@@ -138,6 +138,14 @@ func (w *Walk) Root(size uint64) (Hash, error) {
 	return w.roots[size%(Window+1)], nil
 }
 
+// Alh is the Alh of a transaction within the window; false for any other.
+func (w *Walk) Alh(tx uint64) (Hash, bool) {
+	if tx <= w.base.size() || tx > w.now.size() {
+		return Hash{}, false
+	}
+	return w.alhs[tx%Window], true
+}
+
 // Clone returns an independent copy.
 func (w *Walk) Clone() *Walk {
 	c := new(Walk)

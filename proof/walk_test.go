@@ -35,6 +35,17 @@ func TestWalk(t *testing.T) {
 	if _, err := w.Root(301); !isMalformed(err) {
 		t.Errorf("root beyond the walk: %v", err)
 	}
+	for _, tx := range []uint64{300, 299, 300 - proof.Window + 1} {
+		h := b.header(tx)
+		if alh, ok := w.Alh(tx); !ok || alh != h.Alh() {
+			t.Errorf("Alh(%d): %s, %v", tx, alh, ok)
+		}
+	}
+	for _, tx := range []uint64{0, 1, 300 - proof.Window, 301} {
+		if _, ok := w.Alh(tx); ok {
+			t.Errorf("Alh(%d) is outside the window", tx)
+		}
+	}
 }
 
 func TestWalkRefuses(t *testing.T) {
