@@ -30,7 +30,7 @@ func (s *Store) Lock() (release func(), err error) {
 			return nil, unusable(path, err)
 		}
 		return nil, &Error{Kind: ErrLocked, Path: path, What: "held by " + holder,
-			Next: "stop it (`immuclient audit-mode stop` for the service), or give this one a directory of its own with --dir"}
+			Next: "stop it first, or give this one a directory of its own with --dir"}
 	}
 	// The number is for people; the lock is what counts.
 	if err := errors.Join(s.dir.adopt(f), f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
