@@ -2,6 +2,8 @@ package deps
 
 import (
 	_ "github.com/cenkalti/backoff/v5"
+	_ "github.com/coreos/go-systemd/v22/daemon"
+	_ "github.com/kardianos/service"
 	_ "github.com/pelletier/go-toml/v2"
 	_ "github.com/prometheus/client_golang/prometheus"
 	_ "github.com/prometheus/client_golang/prometheus/collectors"
@@ -16,6 +18,7 @@ import (
 	_ "github.com/transparency-dev/merkle/rfc6962"
 	_ "go.uber.org/goleak"
 	_ "golang.org/x/crypto/bcrypt"
+	_ "golang.org/x/crypto/x509roots/fallback"
 	_ "golang.org/x/mod/sumdb/tlog"
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/sync/semaphore"
