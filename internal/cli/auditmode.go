@@ -64,6 +64,7 @@ type auditor struct {
 	point  []byte           // key as an uncompressed point
 	store  *store.Store
 	engine *audit.Engine
+	site   *web.Server
 	sinks  []alert.Sink
 	alarms sync.WaitGroup // under way, past the outbox
 	out    *printer
@@ -111,11 +112,19 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 	}
 	defer removePid()
 	defer a.alarms.Wait()
-	if err := a.begin(ctx); err != nil {
+	if c.Audit.Once {
+		if err := a.begin(ctx); err != nil {
+			return err
+		}
+		return a.once(ctx)
+	}
+	if err := a.openSite(); err != nil {
 		return err
 	}
-	if c.Audit.Once {
-		return a.once(ctx)
+	if err := a.begin(ctx); err != nil {
+		ended, end := context.WithCancel(ctx)
+		end() // which closes what listens
+		return errors.Join(err, a.site.Run(ended))
 	}
 	return a.run(ctx)
 }
@@ -232,14 +241,15 @@ func (a *auditor) dispatcher() (*alert.Dispatcher, error) {
 	return alert.NewDispatcher(alert.DispatcherOptions{Outbox: a.store, Sinks: a.sinks, Wake: a.store.Wake(), Logger: a.log})
 }
 
-// run audits until ctx ends.
-func (a *auditor) run(ctx context.Context) error {
+// openSite listens for monitoring, so that a port that is taken or a web
+// configuration that is wrong is found before anything is remembered.
+func (a *auditor) openSite() (err error) {
 	c := a.c
-	site, err := web.New(web.Options{
+	a.site, err = web.New(web.Options{
 		Addr:       net.JoinHostPort(c.Audit.MonitoringHost, strconv.Itoa(c.Audit.MonitoringPort)),
 		ConfigFile: c.Audit.WebConfigFile, ProbeAddress: c.Audit.ProbeAddress,
 		ProbeSocket: filepath.Join(a.store.Dir(), "probe.sock"),
-		Status:      a.engine.Status,
+		Status:      func() audit.Status { return a.engine.Status() },
 		Traffic:     a.traffic,
 		Queues:      a.queues,
 		Immudb:      func(ctx context.Context) error { _, err := a.server.ServerVersion(ctx); return err },
@@ -248,6 +258,12 @@ func (a *auditor) run(ctx context.Context) error {
 	if err != nil {
 		return usage(err)
 	}
+	return nil
+}
+
+// run audits until ctx ends.
+func (a *auditor) run(ctx context.Context) error {
+	c, site := a.c, a.site
 	dispatcher, err := a.dispatcher()
 	if err != nil {
 		return unknown(err)

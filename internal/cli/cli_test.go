@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -40,6 +41,14 @@ func TestStories(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setUp, RequireExplicitExec: true, RequireUniqueNames: true,
+		UpdateScripts: os.Getenv("UPDATE_STORIES") != "", // rewrites what cmp compares with
+		Deadline:      time.Now().Add(2 * time.Minute),   // an auditor that should have refused to start runs for ever
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "start": cmdStart, "signal": cmdSignal, "ended": cmdEnded, "ledger": cmdLedger, "receiver": cmdReceiver,
 			"certificates": cmdCertificates, "waitfor": cmdWaitFor, "get": cmdGet, "fields": cmdFields, "openpath": cmdOpenPath,

@@ -110,7 +110,7 @@ func writeJSON(w io.Writer, v any) error {
 func newIncidentList(env *Env) *cobra.Command {
 	var all, asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List open incidents; exit code 3 while there are any", Args: cobra.NoArgs,
+		Use: "list", Short: "List open incidents; exit code 3 while there are any", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				incidents, err := s.Incidents(ctx, all)

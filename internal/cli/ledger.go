@@ -106,7 +106,10 @@ func openLedger(s serving) (*ledger.Ledger, error) {
 		}
 		c.SigningKey = key
 	}
-	if s.cert != "" || s.key != "" {
+	if (s.cert == "") != (s.key == "") {
+		return nil, usagef("--tls-certificate and --tls-key go together; give both, or neither to serve in plaintext")
+	}
+	if s.cert != "" {
 		pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 		if err != nil {
 			return nil, usagef("reading --tls-certificate and --tls-key: %w", err)
@@ -115,7 +118,7 @@ func openLedger(s serving) (*ledger.Ledger, error) {
 	}
 	l, err := ledger.Open(c)
 	if err != nil {
-		return nil, usagef("opening the ledger: %w", err)
+		return nil, usage(err)
 	}
 	if err := furnish(l, s); err != nil {
 		l.Close()

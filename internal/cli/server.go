@@ -33,16 +33,16 @@ func connect(c *config.Config, log *slog.Logger) (*wire.Client, error) {
 // maxKeyFile bounds a PEM file; a public key has 180 bytes.
 const maxKeyFile = 64 << 10
 
-// readKey reads a public key in PEM.
-func readKey(file string) (*ecdsa.PublicKey, []byte, error) {
+// readKey reads the public key in PEM that a flag names.
+func readKey(flag, file string) (*ecdsa.PublicKey, []byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the server's signing key: %w", err)
+		return nil, nil, fmt.Errorf("reading the server's signing key: %w; correct %s", err, flag)
 	}
 	defer f.Close()
 	pem, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the server's signing key: %w", err)
+		return nil, nil, fmt.Errorf("reading the server's signing key: %w; correct %s", err, flag)
 	}
 	key, err := proof.ParsePublicKey(pem)
 	if err != nil {
@@ -60,7 +60,7 @@ func signingKey(c *config.Config) (*ecdsa.PublicKey, []byte, error) {
 	if c.SigningKeyFile == "" {
 		return nil, nil, nil
 	}
-	key, point, err := readKey(c.SigningKeyFile)
+	key, point, err := readKey("--server-signing-pub-key", c.SigningKeyFile)
 	if err != nil {
 		return nil, nil, usage(err)
 	}

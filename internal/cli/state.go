@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -67,10 +66,10 @@ func writePid(file string) (func(), error) {
 	}
 	pid := strconv.Itoa(os.Getpid())
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return nil, usagef("writing the pid file: %w", err)
+		return nil, usagef("writing the pid file: %w; set pidfile to a file that this user can write", err)
 	}
 	if err := os.WriteFile(file, []byte(pid+"\n"), 0o644); err != nil {
-		return nil, usage(fmt.Errorf("writing the pid file: %w; set pidfile to a file that this user can write", err))
+		return nil, usagef("writing the pid file: %w; set pidfile to a file that this user can write", err)
 	}
 	return func() {
 		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == pid {

@@ -100,7 +100,7 @@ func find(ctx context.Context, c *config.Config, s *store.Store, given string) (
 func newTrustList(env *Env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List every remembered ledger", Args: cobra.NoArgs,
+		Use: "list", Short: "List every remembered ledger", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				all, err := s.Ledgers(ctx)
@@ -270,7 +270,7 @@ what --audit-server says.`,
 			}
 			var point []byte
 			if keyFile != "" {
-				if _, point, err = readKey(keyFile); err != nil {
+				if _, point, err = readKey("--key", keyFile); err != nil {
 					return usage(err)
 				}
 			}
@@ -344,7 +344,7 @@ func keyChoice(s string) (audit.KeyChoice, error) {
 	case "none":
 		return audit.KeyChoice{None: true}, nil
 	}
-	_, point, err := readKey(s)
+	_, point, err := readKey("--key", s)
 	if err != nil {
 		return audit.KeyChoice{}, usage(err)
 	}
@@ -410,7 +410,7 @@ otherwise. Stop the auditor first.`,
 
 func newTrustExport(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "export [FILE]", Short: "Write what is trusted as JSON, to take it elsewhere", Args: cobra.MaximumNArgs(1),
+		Use: "export [FILE]", Short: "Write what is trusted as JSON, to take it elsewhere", Args: atMostOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				if len(args) == 0 {
@@ -433,12 +433,23 @@ func newTrustExport(env *Env) *cobra.Command {
 // exactly checks the number of arguments, by their names.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < len(names) {
-			return usagef("%s is missing; type %s %s", names[len(args)], cmd.CommandPath(), strings.Join(names, " "))
-		}
-		if len(args) > len(names) {
-			return usagef("%s is one argument too many; type %s %s", shown(args[len(names)]), cmd.CommandPath(), strings.Join(names, " "))
+		call := strings.Join(append([]string{cmd.CommandPath()}, names...), " ")
+		switch {
+		case len(args) < len(names):
+			return usagef("%s is missing; type %s", names[len(args)], call)
+		case len(args) > len(names):
+			return usagef("%s is one argument too many; type %s", shown(args[len(names)]), call)
 		}
 		return nil
+	}
+}
+
+// atMostOne checks that there is one argument or none.
+func atMostOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return exactly(name)(cmd, args)
 	}
 }

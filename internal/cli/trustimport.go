@@ -32,7 +32,7 @@ holds several UUIDs, say with --uuid which one was this server.
 The imported states go to the server that is configured (--audit-server, or
 -a and -p).`,
 		Example: "  immuclient trust import --from-immuclient /tmp -a db.example.org",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case from == "" && len(args) == 0:

@@ -43,7 +43,7 @@ func version() web.VersionInfo {
 
 func newVersion(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print what this binary is", Args: cobra.NoArgs,
+		Use: "version", Short: "Print what this binary is", Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			v := version()
 			fmt.Fprintf(env.Stdout, "immuclient %s (immuaudit)\n", v.Version)
