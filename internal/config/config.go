@@ -8,6 +8,11 @@
 //	variable   IMMUCLIENT_AUDIT_USERNAME: the name in capitals, "-" and "." as "_"; an empty one counts as unset
 //	file       audit-username = "NAME", a top-level key of immuclient.toml
 //
+// A secret may also lie in a file of its own, named by the variable with _FILE at its end: what a line break
+// ends it with is not part of it, and both variables at once are a mistake.
+//
+//	file       IMMUCLIENT_AUDIT_PASSWORD_FILE=/run/secrets/auditor
+//
 // A flag beats the environment, the environment beats the file, the file beats the default. What is written
 // wrong is an error even where something stronger overrides it, and all mistakes are reported together, each
 // with the place where it was written and what to write instead.
@@ -59,7 +64,7 @@ type Config struct {
 	ValueOnly         bool
 	RevisionSeparator string
 
-	LogFile   string
+	LogFile   string // "-" = standard output, see LogsToStdout
 	PidFile   string
 	LogFormat string // text | json
 
@@ -126,6 +131,15 @@ func (w Warning) String() string { return w.Text }
 // Target is the address of the server as a dialer wants it.
 func (c *Config) Target() string {
 	return net.JoinHostPort(c.Address, strconv.Itoa(c.Port))
+}
+
+// standardOutput is the name of a log file that is none: a container's log is what its process prints.
+const standardOutput = "-"
+
+// LogsToStdout reports whether the log goes to standard output. It never mixes with results: where those are
+// printed there, the log stays on standard error.
+func (c *Config) LogsToStdout() bool {
+	return c.LogFile == standardOutput && !c.Audit.Once && !c.Audit.JSON
 }
 
 // CAFile is the PEM file of the authorities that may have issued the server's certificate;

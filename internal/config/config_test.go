@@ -275,7 +275,7 @@ func TestHelp(t *testing.T) {
 
 func TestSample(t *testing.T) {
 	t.Parallel()
-	golden(t, "testdata/sample.toml", string(Sample()))
+	golden(t, "../../deploy/immuclient.toml", string(Sample())) // -update writes it
 
 	in := quiet(t)
 	in.Offline = true

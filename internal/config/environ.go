@@ -39,6 +39,10 @@ func (l *loader) readEnviron() {
 		name := s.variable()
 		known[name] = true
 		value := l.host.environ[name]
+		if file := s.fileVariable(); file != "" {
+			known[file] = true
+			l.readSecret(s)
+		}
 		if s.kind == number && serviceURL.MatchString(value) {
 			l.warn("environment variable %s is ignored: its value %s comes from a Kubernetes Service and is not a number; set enableServiceLinks: false in the pod, or give --%s", name, quote(value), s.name)
 			continue

@@ -191,7 +191,7 @@ func (l *loader) credentials() {
 		l.warn("a password but no user name is given for auditing: logging in as %s; give --audit-username", defaultUsername)
 	case !hasPassword:
 		l.fail(&Error{Source: c.origins[from].String(), Setting: c.origins[from].label(from), Given: user, Problem: "is given without a password, and an auditor cannot ask for one",
-			Fix: "set IMMUCLIENT_AUDIT_PASSWORD, or write audit-password = \"PASSWORD\" in " + fileName})
+			Fix: "set IMMUCLIENT_AUDIT_PASSWORD or IMMUCLIENT_AUDIT_PASSWORD_FILE, or write audit-password = \"PASSWORD\" in " + fileName})
 	}
 	c.Audit.Username, c.Audit.Password = user, password
 }

@@ -48,6 +48,7 @@ type setting struct {
 // Setting describes one setting to whoever writes help, a man page or documentation.
 type Setting struct {
 	Name, Short, Variable string
+	FileVariable          string // names a file that holds the value; "" = there is no such variable
 	Group                 Group
 	Type                  string
 	Default               string
@@ -61,7 +62,7 @@ func Settings() []Setting {
 	var all []Setting
 	for _, s := range table() {
 		all = append(all, Setting{
-			Name: s.name, Short: s.short, Variable: s.variable(), Group: s.group, Type: string(s.kind), Default: s.value,
+			Name: s.name, Short: s.short, Variable: s.variable(), FileVariable: s.fileVariable(), Group: s.group, Type: string(s.kind), Default: s.value,
 			Usage: s.usage, File: !s.here, Secret: s.secret,
 		})
 	}
@@ -96,7 +97,7 @@ func table() []setting {
 			usage: "user name of the general client; used for auditing where --audit-username is not given",
 			field: func(c *Config) any { return &c.Username }},
 		{name: "password", kind: text, example: "PASSWORD", secret: true, check: checkCredential,
-			usage: "password that goes with --username; better in the environment or in the file",
+			usage: "password that goes with --username; better in the environment, in a file that IMMUCLIENT_PASSWORD_FILE names, or in the configuration file",
 			field: func(c *Config) any { return &c.Password }},
 		{name: "tokenfile", kind: path, example: "/home/me/token",
 			usage: "authentication token `file` of the general client",
@@ -138,7 +139,7 @@ func table() []setting {
 			usage: "PEM `file` of the public key that must have signed every state of the server",
 			field: func(c *Config) any { return &c.SigningKeyFile }},
 		{name: "logfile", kind: path, example: "/var/log/immuclient/immuclient.log",
-			usage: "log to this file instead of to standard error",
+			usage: "log to this file instead of to standard error; - is standard output, except where results are printed there",
 			field: func(c *Config) any { return &c.LogFile }},
 		{name: "pidfile", kind: path, example: "/var/lib/immuclient/immuclient.pid",
 			usage: "write the process id to this file",
@@ -163,13 +164,13 @@ func table() []setting {
 			usage: "user name in the body of a notification",
 			field: func(c *Config) any { return &c.Audit.NotificationUsername }},
 		{name: "audit-notification-password", group: Audit, kind: text, example: "PASSWORD", secret: true, check: checkCredential,
-			usage: "password in the body of a notification; better in the environment or in the file",
+			usage: "password in the body of a notification; better in the environment, in a file that IMMUCLIENT_AUDIT_NOTIFICATION_PASSWORD_FILE names, or in the configuration file",
 			field: func(c *Config) any { return &c.Audit.NotificationPassword }},
 		{name: "audit-username", group: Audit, kind: text, example: "auditor", check: checkEncodable,
 			usage: "user name for auditing, plain or enc: and base64; default: --username, else immudb",
 			field: func(c *Config) any { return &c.Audit.Username }},
 		{name: "audit-password", group: Audit, kind: text, example: "PASSWORD", secret: true, check: checkEncodable,
-			usage: "password for auditing, plain or enc: and base64; better in the environment or in the file",
+			usage: "password for auditing, plain or enc: and base64; better in the environment, in a file that IMMUCLIENT_AUDIT_PASSWORD_FILE names, or in the configuration file",
 			field: func(c *Config) any { return &c.Audit.Password }},
 		{name: "audit-verify-values", group: Audit, kind: boolean, value: "false",
 			usage: "accepted; verifying values comes with deep verification, which is not built yet",

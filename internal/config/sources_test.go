@@ -78,7 +78,7 @@ func TestMistakesOutsideOfTheFile(t *testing.T) {
 		{nil, []string{"IMMUCLIENT_AUDIT_PASSWORD=enc:hush!"}, "environment variable IMMUCLIENT_AUDIT_PASSWORD: the value (not shown) begins with enc: but is not base64 after it; for example IMMUCLIENT_AUDIT_PASSWORD=PASSWORD"},
 		{nil, []string{"IMMUCLIENT_DIR=\xff"}, `environment variable IMMUCLIENT_DIR: "\xff" is not UTF-8 text; for example IMMUCLIENT_DIR=/var/lib/immuclient`},
 		{[]string{"--audit-databases=a b"}, nil, `flag --audit-databases: "a b" holds "a b", which is not the name of a database (1 to 128 bytes, no spaces, $ only at the end for an exact name); for example --audit-databases=defaultdb`},
-		{[]string{"--audit-username=u"}, nil, `flag --audit-username: "u" is given without a password, and an auditor cannot ask for one; set IMMUCLIENT_AUDIT_PASSWORD, or write audit-password = "PASSWORD" in immuclient.toml`},
+		{[]string{"--audit-username=u"}, nil, `flag --audit-username: "u" is given without a password, and an auditor cannot ask for one; set IMMUCLIENT_AUDIT_PASSWORD or IMMUCLIENT_AUDIT_PASSWORD_FILE, or write audit-password = "PASSWORD" in immuclient.toml`},
 		{[]string{"--config=nowhere.toml"}, nil, `flag --config: "nowhere.toml" cannot be read: no such file or directory; name a TOML file that this user can read`},
 		{nil, []string{"IMMUCLIENT_CONFIG=."}, `environment variable IMMUCLIENT_CONFIG: "." cannot be read: is a directory; name a TOML file that this user can read`},
 		{[]string{"--dir", "~/x"}, nil, `flag --dir: "~/x" begins with ~ but no home directory is known; for example --dir=/var/lib/immuclient`},
