@@ -248,7 +248,7 @@ func (a *auditor) openSite() (err error) {
 	a.site, err = web.New(web.Options{
 		Addr:       net.JoinHostPort(c.Audit.MonitoringHost, strconv.Itoa(c.Audit.MonitoringPort)),
 		ConfigFile: c.Audit.WebConfigFile, ProbeAddress: c.Audit.ProbeAddress,
-		ProbeSocket: filepath.Join(a.store.Dir(), "probe.sock"),
+		ProbeSocket: filepath.Join(a.store.Dir(), probeSocket),
 		Status:      func() audit.Status { return a.engine.Status() },
 		Traffic:     a.traffic,
 		Queues:      a.queues,

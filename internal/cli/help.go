@@ -107,7 +107,7 @@ func concerns(cmd *cobra.Command, flag string) bool {
 	switch family.Name() {
 	case auditModeName: // the others are the general client's
 		return !slices.Contains([]string{"tokenfile", "value-only", "revision-separator"}, flag)
-	case "trust", "incident":
+	case "trust", "incident", "health":
 		names := []string{"config", "dir", "roots-filepath", "audit-server"}
 		if cmd.Name() == "import" {
 			names = append(names, "immudb-address", "immudb-port")

@@ -22,6 +22,9 @@ func openState(ctx context.Context, c *config.Config, log *slog.Logger, create b
 	if temporary && create {
 		log.Warn("THE STATE DIRECTORY IS TEMPORARY: what was proven is forgotten when it is cleaned up, and others may plant a state there first. Choose another with --dir", "dir", dir)
 	}
+	if why := shortLived(dir); why != "" && create {
+		log.Warn("THE STATE DIRECTORY IS LOST WITH THE CONTAINER: "+why+". The next container trusts what the server shows it then. Mount a volume with a name there", "dir", dir)
+	}
 	s, err := store.Open(ctx, store.Options{Dir: dir, Create: create, Logger: log})
 	if err != nil {
 		return nil, unknown(err)
@@ -42,10 +45,14 @@ func tellCreated(ctx context.Context, s *store.Store, c *config.Config, log *slo
 	return nil
 }
 
-// openLog gives the logger: to standard error, or to the configured file.
+// openLog gives the logger: to standard error, to standard output if asked for,
+// or to the configured file.
 func openLog(env *Env, c *config.Config) (*slog.Logger, func(), error) {
 	w, closeLog := env.Stderr, func() {}
-	if c.LogFile != "" {
+	switch {
+	case c.LogsToStdout():
+		w = env.Stdout
+	case c.LogFile != "" && c.LogFile != config.StandardOutput:
 		f, err := os.OpenFile(c.LogFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 		if err != nil {
 			return nil, nil, usagef("opening the log file: %w; set logfile to a file that this user can write", err)
