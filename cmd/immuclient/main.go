@@ -5,6 +5,8 @@ package main
 import (
 	"os"
 
+	_ "golang.org/x/crypto/x509roots/fallback" // authorities for TLS where the system has none, as in a container
+
 	"immuaudit/internal/cli"
 )
 

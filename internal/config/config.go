@@ -133,13 +133,13 @@ func (c *Config) Target() string {
 	return net.JoinHostPort(c.Address, strconv.Itoa(c.Port))
 }
 
-// standardOutput is the name of a log file that is none: a container's log is what its process prints.
-const standardOutput = "-"
+// StandardOutput, as a log file, is none: a container's log is what its process prints.
+const StandardOutput = "-"
 
 // LogsToStdout reports whether the log goes to standard output. It never mixes with results: where those are
 // printed there, the log stays on standard error.
 func (c *Config) LogsToStdout() bool {
-	return c.LogFile == standardOutput && !c.Audit.Once && !c.Audit.JSON
+	return c.LogFile == StandardOutput && !c.Audit.Once && !c.Audit.JSON
 }
 
 // CAFile is the PEM file of the authorities that may have issued the server's certificate;

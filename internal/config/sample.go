@@ -24,7 +24,7 @@ func (c *Config) Sample() []byte {
 		switch {
 		case s.name == "immudb-address":
 			value = c.Address
-		case s.name == "logfile" && s.current(c) == standardOutput:
+		case s.name == "logfile" && s.current(c) == StandardOutput:
 		case s.kind == path:
 			value = strings.ReplaceAll(c.host.absolute(s.current(c)), "$", "$$")
 		case s.name == "audit-password" && value != "":
