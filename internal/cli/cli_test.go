@@ -33,6 +33,7 @@ import (
 //	ledger NAME VERB ARG…           do something to it (ledger_test.go)
 //	receiver NAME new|up|down|slow|CODE   take notifications at $NAME, into NAME.log
 //	certificates DIR                make an authority, a server, a client and a stranger
+//	original DIR UUID LEDGER DATABASE…  write the state that the original auditor keeps
 //	waitfor FILE PATTERN [VAR]      wait for a match; VAR becomes its first group
 //	get CODE URL [HEADER VALUE]     request, status compared, body as stdout, headers as stderr
 //	fields FILE NAME…               every line is a JSON object with exactly these members
@@ -51,7 +52,7 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "start": cmdStart, "signal": cmdSignal, "ended": cmdEnded, "ledger": cmdLedger, "receiver": cmdReceiver,
-			"certificates": cmdCertificates, "waitfor": cmdWaitFor, "get": cmdGet, "fields": cmdFields, "openpath": cmdOpenPath,
+			"certificates": cmdCertificates, "original": cmdOriginal, "waitfor": cmdWaitFor, "get": cmdGet, "fields": cmdFields, "openpath": cmdOpenPath,
 		},
 	})
 }

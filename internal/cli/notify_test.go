@@ -62,7 +62,7 @@ func TestNotificationArrivesExactlyOnce(t *testing.T) {
 	a = audit(t, dir, s.Addr(), args...)
 	eventually(t, "the receiver refused", func() (bool, error) { return len(hook.all()) > 0, nil })
 	hook.answer(http.StatusAccepted, false)
-	eventually(t, "the receiver accepted", func() (bool, error) { return accepted(hook) == 1, nil })
+	eventually(t, "the receiver accepted", func() (bool, error) { return accepted(hook, http.StatusAccepted) == 1, nil })
 	a.shows("/metrics", `immuaudit_notification_queue_length{sink="webhook"} 0`)
 	a.kill()
 
@@ -70,7 +70,7 @@ func TestNotificationArrivesExactlyOnce(t *testing.T) {
 	a = audit(t, dir, s.Addr(), args...)
 	a.logged(`verdict=tampered`)
 	a.stop(syscall.SIGTERM)
-	if n := accepted(hook); n != 1 {
+	if n := accepted(hook, http.StatusAccepted); n != 1 {
 		t.Errorf("accepted %d times, want once", n)
 	}
 	for i, try := range hook.all() {
@@ -108,9 +108,10 @@ func TestNotificationArrivesExactlyOnce(t *testing.T) {
 	run(t, dir, 0, "incident", "show", incident)
 }
 
-func accepted(hook *receiver) (n int) {
+// accepted counts the tries that got this answer.
+func accepted(hook *receiver, status int) (n int) {
 	for _, try := range hook.all() {
-		if try.Status == http.StatusAccepted {
+		if try.Status == status {
 			n++
 		}
 	}
