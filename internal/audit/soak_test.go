@@ -406,7 +406,7 @@ func (s *soak) heal() {
 		<-again.C
 	}
 	if missing != "" {
-		s.t.Errorf("after all trouble ended, with a walk limit of %d:\n%s", s.opts.WalkLimit, missing)
+		s.t.Errorf("after all trouble ended, with a walk limit of %d, calls %+v:\n%s", s.opts.WalkLimit, s.opts.Server.(*wire.Client).Stats(), missing)
 	}
 	s.remembered()
 	for _, inc := range s.incidents() {
