@@ -200,6 +200,9 @@ func (a *auditor) once(ctx context.Context) error {
 	if code := exitCode(reports); code != exitConsistent {
 		return &exitError{code: code}
 	}
+	if err := a.out.failed(); err != nil { // a verdict that nobody can read is none
+		return unknown(fmt.Errorf("printing the verdicts: %w", err))
+	}
 	return nil
 }
 

@@ -45,6 +45,10 @@ func TestStories(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE_STORIES") != "", // rewrites what cmp compares with
 		Deadline:      time.Now().Add(2 * time.Minute),   // an auditor that should have refused to start runs for ever
 		Condition: func(cond string) (bool, error) {
+			if file, ok := strings.CutPrefix(cond, "exists:"); ok {
+				_, err := os.Stat(file)
+				return err == nil, nil
+			}
 			if cond != "root" {
 				return false, fmt.Errorf("unknown condition %q", cond)
 			}

@@ -34,7 +34,7 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 		for range 5 {
 			var inc evidence.Incident
 			if inc, err = s.Incident(ctx, id); err != nil {
-				return usage(err)
+				return stored(err)
 			}
 			var trust *evidence.Trust
 			if t, terr := s.Trust(ctx, inc.Name); terr == nil {
@@ -55,6 +55,17 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 func decided(err error) error {
 	if errors.Is(err, audit.ErrDecision) {
 		return usage(err)
+	}
+	return stored(err)
+}
+
+// stored gives what the state refused because of what was asked for the exit
+// code of wrong usage, trouble with the state itself that of not knowing.
+func stored(err error) error {
+	for _, asked := range []error{store.ErrNotFound, store.ErrAmbiguous, store.ErrExists, store.ErrInvalid} {
+		if errors.Is(err, asked) {
+			return usage(err)
+		}
 	}
 	return unknown(err)
 }
@@ -167,7 +178,7 @@ func newIncidentShow(env *Env) *cobra.Command {
 			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				inc, err := s.Incident(ctx, args[0])
 				if err != nil {
-					return usage(err)
+					return stored(err)
 				}
 				if asJSON {
 					return writeJSON(env.Stdout, incidentView(&inc))

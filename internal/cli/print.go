@@ -18,6 +18,7 @@ type printer struct {
 	mu   sync.Mutex
 	w    io.Writer
 	json bool
+	err  error // the first that writing met
 }
 
 func newPrinter(env *Env, asJSON bool) *printer { return &printer{w: env.Stdout, json: asJSON} }
@@ -31,7 +32,16 @@ func (p *printer) print(r evidence.Report) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.w.Write(append(line, '\n'))
+	if _, err := p.w.Write(append(line, '\n')); err != nil && p.err == nil {
+		p.err = err
+	}
+}
+
+// failed says why verdicts did not reach whoever reads them.
+func (p *printer) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 // sentence is a verdict for people.

@@ -61,7 +61,14 @@ func withStore(cmd *cobra.Command, env *Env, create bool, f func(ctx context.Con
 			return err
 		}
 	}
-	return f(cmd.Context(), c, s)
+	if err := f(cmd.Context(), c, s); err != nil {
+		var exit *exitError
+		if errors.As(err, &exit) {
+			return err
+		}
+		return unknown(err)
+	}
+	return nil
 }
 
 // find resolves SERVER/DATABASE or DATABASE; where several servers have that
@@ -279,7 +286,7 @@ what --audit-server says.`,
 				if err := d.Pin(ctx, name, proof.State{TxID: tx, Alh: proof.Hash(hash)}, point, reason); err != nil {
 					return decided(err)
 				}
-				fmt.Fprintf(env.Stdout, "pinned %s at transaction %d\n", name, tx)
+				fmt.Fprintf(env.Stdout, "pinned %s at transaction %d\n", shown(name.String()), tx)
 				return nil
 			})
 		},
@@ -320,11 +327,11 @@ signatures also needs the new key.`,
 				}
 				switch {
 				case inc.Kind == evidence.Vanished:
-					fmt.Fprintf(env.Stdout, "accepted %s: %s is retired\n", inc.ID, inc.Name)
+					fmt.Fprintf(env.Stdout, "accepted %s: %s is retired\n", inc.ID, shown(inc.Name.String()))
 				case inc.Kind.AboutData() || t == nil:
 					fmt.Fprintf(env.Stdout, "accepted %s\n", inc.ID)
 				default:
-					fmt.Fprintf(env.Stdout, "accepted %s: trust in %s begins anew at transaction %d\n", inc.ID, inc.Name, inc.Observed.TxID)
+					fmt.Fprintf(env.Stdout, "accepted %s: trust in %s begins anew at transaction %d\n", inc.ID, shown(inc.Name.String()), inc.Observed.TxID)
 				}
 				return nil
 			})
@@ -361,7 +368,7 @@ func newTrustKeep(env *Env) *cobra.Command {
 				if err := d.Keep(ctx, *inc, t, reason); err != nil {
 					return decided(err)
 				}
-				fmt.Fprintf(env.Stdout, "kept %s: the old baseline of %s stands\n", inc.ID, inc.Name)
+				fmt.Fprintf(env.Stdout, "kept %s: the old baseline of %s stands\n", inc.ID, shown(inc.Name.String()))
 				return nil
 			})
 		},
@@ -393,12 +400,12 @@ otherwise. Stop the auditor first.`,
 					}
 					event.Name = to
 					if err := s.Rename(ctx, t.Name, to, event); err != nil {
-						return unknown(err)
+						return stored(err)
 					}
 				} else {
 					event.Name.Server = args[1]
 					if err := s.RenameServer(ctx, args[0], args[1], event); err != nil {
-						return unknown(err)
+						return stored(err)
 					}
 				}
 				fmt.Fprintf(env.Stdout, "renamed %s to %s\n", shown(args[0]), shown(args[1]))

@@ -56,10 +56,10 @@ The imported states go to the server that is configured (--audit-server, or
 				}
 				names, err := s.Import(ctx, f, note, time.Now(), audit.Decision(evidence.Name{}, "", "imported "+note))
 				if err != nil {
-					return usage(err)
+					return stored(err)
 				}
 				for _, name := range names {
-					fmt.Fprintf(env.Stdout, "imported %s\n", name)
+					fmt.Fprintf(env.Stdout, "imported %s\n", shown(name.String()))
 				}
 				return nil
 			})
@@ -98,26 +98,35 @@ func importOriginal(ctx context.Context, env *Env, s *store.Store, server, dir, 
 		}
 		fmt.Fprintf(env.Stdout, "imported %s at transaction %d\n", shown(name.String()), state.TxID)
 	}
-	if len(failed) > 0 {
-		return usage(errors.Join(failed...))
+	if len(failed) == 0 {
+		return nil
 	}
-	return nil
+	err = errors.Join(failed...)
+	for _, one := range failed {
+		if !errors.Is(one, audit.ErrDecision) && !errors.Is(one, errForeignState) {
+			return unknown(err)
+		}
+	}
+	return usage(err)
 }
+
+// errForeignState is a line of the original's file that holds no state.
+var errForeignState = errors.New("reading the original's state")
 
 func originalState(o store.OriginalState) (proof.SignedState, error) {
 	var m schema.ImmutableState
 	if err := proto.Unmarshal(o.Raw, &m); err != nil {
-		return proof.SignedState{}, fmt.Errorf("reading the original's state: %w", err)
+		return proof.SignedState{}, fmt.Errorf("%w: %w", errForeignState, err)
 	}
 	state, err := wire.DecodeState(&m)
 	if err != nil {
-		return proof.SignedState{}, fmt.Errorf("reading the original's state: %w", err)
+		return proof.SignedState{}, fmt.Errorf("%w: %w", errForeignState, err)
 	}
 	if state.DB == "" { // servers before 1.0 named none
 		state.DB = o.Database
 	}
 	if state.DB != o.Database {
-		return proof.SignedState{}, fmt.Errorf("the state is of database %s", shown(state.DB))
+		return proof.SignedState{}, fmt.Errorf("%w: it is of database %s", errForeignState, shown(state.DB))
 	}
 	return state, nil
 }
