@@ -31,7 +31,8 @@ func (c *Config) Sample() []byte {
 			if !strings.HasPrefix(value, encoded) {
 				value = EncodePassword(value)
 			}
-		case s.kind == boolean:
+		case s.kind == boolean || s.kind == number:
+			// As understood: T, 007 and +7 are no TOML.
 			value = s.current(c)
 		}
 		return s.name + " = " + tomlValue(s.kind, value)
