@@ -307,9 +307,9 @@ func TestTwoHundredDatabasesInOneInterval(t *testing.T) {
 			if r.Verdict != evidence.Consistent {
 				t.Errorf("%s: %s %s %s", name, r.Verdict, r.Reason, r.Detail)
 			}
-			// A machine under load may stretch an interval; the original
-			// would need 200 of them.
-			if gap := r.Time.Sub(reports[i].Time); gap > 5*time.Second {
+			// A machine under load stretches an interval, but not to the 200
+			// of them that one database in each would take.
+			if gap := r.Time.Sub(reports[i].Time); gap > 20*time.Second {
 				t.Errorf("%s: %s between two rounds", name, gap)
 			}
 		}
