@@ -127,7 +127,7 @@ func TestHouse(t *testing.T) {
 		if lines := bytes.Count(s.text, []byte("\n")); !generated && lines > maxLines {
 			t.Errorf("%s: %d lines, more than %d: it holds two things", s.file, lines, maxLines)
 		}
-		if s.pkg == "cmd/immuclient" && bytes.Count(s.text, []byte("\n")) > maxMain {
+		if s.pkg == "cmd/immuclient" && !s.test && bytes.Count(s.text, []byte("\n")) > maxMain {
 			t.Errorf("%s: main is one statement", s.file)
 		}
 		if !s.test {

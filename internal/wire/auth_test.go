@@ -185,7 +185,7 @@ func TestRefusal(t *testing.T) {
 				r.add(time.Now(), f)
 				start := time.Now()
 				for r.still(time.Now()) != nil {
-					time.Sleep(500 * time.Millisecond)
+					<-time.After(500 * time.Millisecond) // of the bubble's clock
 				}
 				waits = append(waits, time.Since(start))
 			}
