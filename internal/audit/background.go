@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"immuaudit/evidence"
 	"immuaudit/proof"
 )
@@ -32,20 +34,17 @@ func (e *Engine) beginWalk(ctx context.Context, l *ledger) {
 	go func() {
 		defer e.work.Done()
 		defer l.walking.Store(false)
-		if err := e.walks.Acquire(ctx, 1); err != nil {
-			return
-		}
-		defer e.walks.Release(1)
-		e.walkBehind(ctx, l, math.MaxUint64)
+		e.walkBehind(ctx, l, math.MaxUint64, e.walks)
 	}()
 }
 
-// destination is where the background walk goes: the proven state, or a later
-// one that no dual proof could reach.
+// destination is where the background walk goes: the proven state, and after
+// it a later one that no dual proof could reach. What is proven comes first: a
+// later one is the server's word, and it may not even exist.
 func (l *ledger) destination(v *view) proof.SignedState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.goal.TxID > v.trust.Proven.TxID {
+	if l.goal.TxID > v.trust.Proven.TxID && v.walk.At().TxID >= v.trust.Proven.TxID {
 		return l.goal
 	}
 	return v.trust.Proven
@@ -53,50 +52,75 @@ func (l *ledger) destination(v *view) proof.SignedState {
 
 // walkBehind walks until it stands at the newest proven state, or has taken
 // budget headers. The report is that of the newest stretch, and only tampering
-// found by it says more than the rounds do.
-func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64) (r evidence.Report) {
+// found by it says more than the rounds do. Each stretch takes one of slots,
+// if those are given, so that walks take turns.
+func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots *semaphore.Weighted) (r evidence.Report) {
 	// Beyond the proven state a walk is nothing to trust until it meets the
 	// state that the server claims (and signs): it is kept here, not stored.
+	// A decision voids it.
 	var ahead *proof.Walk
+	var epoch uint64
 	for budget > 0 && ctx.Err() == nil {
+		if slots != nil {
+			if err := slots.Acquire(ctx, 1); err != nil {
+				return r
+			}
+		}
 		v := l.view()
-		goal := l.destination(&v)
-		if ahead != nil && ahead.At().TxID > v.walk.At().TxID {
+		if ahead != nil && epoch == v.epoch && ahead.At().TxID > v.walk.At().TxID {
 			v.walk = ahead
 		}
-		at := v.walk.At().TxID
-		if v.frozen() || goal.TxID <= at {
+		var taken uint64
+		var more bool
+		r, ahead, taken, more = e.stretch(ctx, l, &v, budget)
+		if slots != nil {
+			slots.Release(1)
+		}
+		if !more {
 			return r
 		}
-		began := time.Now()
-		out := e.walkSome(ctx, &v, goal, min(budget, walkSave))
-		if len(out.findings) > 0 {
-			out = e.confirmWalk(ctx, &v, goal, min(budget, walkSave))
-		}
-		if d := out.doubt; d != nil {
-			l.mu.Lock()
-			l.walkAfter = time.Now().Add(walkRetry)
-			l.mu.Unlock()
-			if ctx.Err() == nil {
-				e.log.Warn("the background walk rests", "database", l.name.Database, "walked", at, "reason", string(d.reason), "detail", d.detail)
-			}
-			return r
-		}
-		if r = e.conclude(ctx, l, &v, out, began); r.Verdict != evidence.Consistent {
-			return r
-		}
-		budget -= min(budget, out.walk.At().TxID-at)
-		ahead = nil
-		if out.proven == nil && out.walk.At().TxID > v.trust.Proven.TxID {
-			ahead = out.walk
-		}
+		epoch, budget = v.epoch, budget-min(budget, taken)
 	}
 	return r
 }
 
-// walkSome walks a stretch of at most so many headers towards the goal. On
-// success out.walk stands at its end, and out.proven is the goal if that was
-// reached.
+// stretch walks one stretch and concludes it. ahead is where the walk stands if
+// that is beyond what is proven.
+func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64) (r evidence.Report, ahead *proof.Walk, taken uint64, more bool) {
+	goal, at := l.destination(v), v.walk.At().TxID
+	if v.frozen() || v.trust.Retired || goal.TxID <= at {
+		return r, nil, 0, false
+	}
+	began := time.Now()
+	out := e.walkSome(ctx, v, goal, min(budget, walkSave))
+	if len(out.findings) > 0 {
+		out = e.confirmWalk(ctx, v, goal, min(budget, walkSave))
+	}
+	if d := out.doubt; d != nil {
+		l.mu.Lock()
+		l.walkAfter = time.Now().Add(walkRetry)
+		l.mu.Unlock()
+		if ctx.Err() == nil && e.mayLog() {
+			e.log.Warn("the background walk rests", "database", l.name.Database, "walked", at, "reason", string(d.reason), "detail", d.detail)
+		}
+		if out.walk != nil { // as far as it came it holds
+			out.doubt = nil
+			e.conclude(ctx, l, v, out, began)
+		}
+		return r, nil, 0, false
+	}
+	if r = e.conclude(ctx, l, v, out, began); r.Verdict != evidence.Consistent {
+		return r, nil, 0, false
+	}
+	if out.proven == nil && out.walk.At().TxID > v.trust.Proven.TxID {
+		ahead = out.walk
+	}
+	return r, ahead, out.walk.At().TxID - at, true
+}
+
+// walkSome walks a stretch of at most so many headers, or of walkTurn, towards
+// the goal. out.walk stands at its end, or where an answer could not be had,
+// and out.proven is the goal if that was reached.
 func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, most uint64) outcome {
 	out := outcome{observed: goal, have: true, behind: true}
 	if v.walkless() {
@@ -109,17 +133,21 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, 
 		return out
 	}
 	walk := v.walk.Clone()
-	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end; {
+	began := time.Now()
+	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end && time.Since(began) < walkTurn; {
 		page := min(pageHeaders, end-walk.At().TxID)
-		if err := e.walkRate.WaitN(ctx, int(page)); err != nil {
-			out.doubt = doubtOf(err)
+		err := e.walkRate.WaitN(ctx, int(page))
+		if err == nil {
+			err = e.walkPage(ctx, v, walk, goal.State, page, &out)
+		}
+		if f, ok := findingOf(err); ok {
+			e.mismatch(ctx, v, &out, f)
 			return out
 		}
-		if err := e.walkPage(ctx, v, walk, goal.State, page, &out); err != nil {
-			if f, ok := findingOf(err); ok {
-				e.mismatch(ctx, v, &out, f)
-			} else {
-				out.doubt = doubtOf(err)
+		if err != nil {
+			out.doubt = doubtOf(err)
+			if walk.At().TxID > v.walk.At().TxID {
+				out.walk, out.lags = walk, 0
 			}
 			return out
 		}
@@ -152,7 +180,7 @@ func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedStat
 	switch {
 	case err != nil:
 		return outcome{doubt: doubtOf(err)}
-	case before.DB != db || after.DB != db || e.o.Server.Binding(db) != binding:
+	case before.DB != db || after.DB != db || binding == 0 || e.o.Server.Binding(db) != binding:
 		return outcome{doubt: doubtf(evidence.Unstable, "a mismatch was seen, but the token did not stay bound to %q; it is walked again", db)}
 	}
 	out.observed = after

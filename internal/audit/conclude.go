@@ -2,7 +2,9 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"immuaudit/evidence"
@@ -18,11 +20,7 @@ func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, 
 	now := time.Now()
 	if out.doubt == nil && len(out.findings) == 0 {
 		if err := e.advance(ctx, l, v, &out, now); err != nil {
-			out.doubt = doubtf(evidence.StateProblem, "storing what was proven: %v", err)
-			if conflicts(err) {
-				out.doubt = decidedMeanwhile()
-				e.outdated.Store(true)
-			}
+			out.doubt = e.notStored(ctx, err)
 		}
 	}
 	if len(out.findings) > 0 {
@@ -32,19 +30,40 @@ func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, 
 	return e.report(ctx, l, v, out, began, now)
 }
 
+// notStored is why a round that found nothing amiss has no verdict.
+func (e *Engine) notStored(ctx context.Context, err error) *doubt {
+	var d *doubt
+	switch {
+	case errors.As(err, &d):
+		return d
+	case conflicts(err):
+		e.outdated.Store(true)
+		return decidedMeanwhile()
+	case ctx.Err() != nil:
+		return doubtOf(context.Canceled)
+	}
+	return doubtf(evidence.StateProblem, "storing what was proven: %v", err)
+}
+
 // advance moves trust to what the outcome proved, in one change.
 func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) error {
-	if !v.known() && v.frozen() {
-		return nil // an incident at first contact: nothing is trusted before it is decided
-	}
 	l.mu.Lock()
-	if l.epoch != v.epoch {
+	if l.epoch != v.epoch || l.void {
 		l.mu.Unlock()
 		return epochError{}
 	}
 	t, walk := l.trust, l.walk
-	agreedAgain := !l.agreed && len(l.open) > 0
-	due := now.Sub(l.savedAt) >= saveEvery
+	// Frozen is what is frozen now: round and background walk end in any
+	// order, and the other one may have found tampering since this one began.
+	frozen := frozen(l.open)
+	if !v.known() && frozen {
+		l.mu.Unlock()
+		return nil // an incident at first contact: nothing is trusted before it is decided
+	}
+	// Only a round compares what the server shows now with what is trusted:
+	// where a walk got on, the server has agreed with nothing.
+	agreedAgain := !out.behind && !l.agreed && len(l.open) > 0
+	due := !out.behind && now.Sub(l.savedAt) >= saveEvery
 	var seen []evidence.Incident // LastSeen and Seen are kept in memory between writes
 	if agreedAgain || due {
 		for _, inc := range l.open {
@@ -57,7 +76,9 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 
 	var c evidence.Change
 	dirty := agreedAgain || due && t.Version > 0
-	t.LastAgreed, t.LastAttempt = now, now
+	if !out.behind {
+		t.LastAgreed, t.LastAttempt = now, now
+	}
 	if out.first {
 		dirty = true
 		t.Baseline = evidence.Baseline{State: out.observed.State, Origin: evidence.OriginFirstContact, At: now}
@@ -70,12 +91,15 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	// against a trusted state that is no longer the trusted one is dropped;
 	// the next round proves it again, against the new one.
 	current := t.Proven.State == v.trust.Proven.State || out.first
-	if p := out.proven; p != nil && current && !v.frozen() && p.TxID > t.Proven.TxID {
+	if p := out.proven; p != nil && !current && p.State != t.Proven.State && !out.behind && !frozen {
+		return doubtf(evidence.Unstable, "transaction %d became the trusted one in mid-round; the next round checks against it", t.Proven.TxID)
+	}
+	if p := out.proven; p != nil && current && !frozen && p.TxID > t.Proven.TxID {
 		dirty = true
 		t.Proven, t.ProvenAt = *p, now
 		c.Remember = []proof.State{p.State}
 	}
-	if w := out.walk; w != nil && (current || w.At().TxID <= v.trust.Proven.TxID) && !v.frozen() &&
+	if w := out.walk; w != nil && (current || w.At().TxID <= v.trust.Proven.TxID) && !frozen &&
 		w.At().TxID > walk.At().TxID && w.At().TxID <= t.Proven.TxID {
 		b, err := w.MarshalBinary()
 		if err != nil {
@@ -92,12 +116,15 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 		}
 		t.Key = out.key
 	}
+	untold := func() {}
 	if uuid := e.o.Server.UUID(); uuid != "" && uuid != t.UUID {
-		dirty = true
-		e.identity(&c, t.UUID, uuid)
-		t.UUID = uuid
+		var told bool
+		if told, untold = e.identity(&c, t.UUID, uuid); told {
+			dirty = true
+			t.UUID = uuid
+		}
 	}
-	if e.o.Comparisons && !out.first {
+	if e.o.Comparisons && !out.first && !out.behind {
 		e.compared(&c, l.name, v, out, now)
 	}
 	if dirty {
@@ -106,12 +133,15 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	}
 	if dirty || len(c.Deliveries) > 0 {
 		if err := e.o.Memory.Apply(ctx, c); err != nil {
+			untold()
 			return err
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.prevTx = l.trust.Proven.TxID
+	if !out.behind {
+		l.prevTx, l.agreed = l.trust.Proven.TxID, true
+	}
 	if dirty {
 		t.Version++
 		l.savedAt = now
@@ -121,7 +151,7 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	if c.Forget > 0 || len(c.Remember) > 0 {
 		l.marks = keepMarks(l.marks, c.Remember, walk.At().TxID)
 	}
-	l.agreed, l.lagging = true, l.lagging+out.lags
+	l.lagging += out.lags
 	return nil
 }
 
@@ -143,7 +173,9 @@ func decidedMeanwhile() *doubt {
 }
 
 // keepMarks gives the states above the walk, in ascending order, as a new list:
-// rounds in flight still read the old one.
+// rounds in flight still read the old one. Where no walk gets on for days every
+// second one is forgotten, which costs precision, not proof: each is bound to
+// all before it.
 func keepMarks(old, more []proof.State, walked uint64) []proof.State {
 	var out []proof.State
 	for _, list := range [][]proof.State{old, more} {
@@ -153,6 +185,15 @@ func keepMarks(old, more []proof.State, walked uint64) []proof.State {
 			}
 		}
 	}
+	if len(out) > maxMarks {
+		thin := out[:0]
+		for i, m := range out {
+			if i%2 == 0 || i == len(out)-1 {
+				thin = append(thin, m)
+			}
+		}
+		out = thin
+	}
 	return out
 }
 
@@ -161,7 +202,7 @@ func keepMarks(old, more []proof.State, walked uint64) []proof.State {
 func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) {
 	kind := evidence.Worst(out.findings)
 	l.mu.Lock()
-	stale := l.epoch != v.epoch
+	stale := l.epoch != v.epoch || l.void
 	wasAgreed := l.agreed
 	l.agreed = false
 	l.prevTx = l.trust.Proven.TxID
@@ -179,18 +220,25 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		}
 		open[i].LastSeen, open[i].Seen = now, open[i].Seen+1
 		var c evidence.Change
-		if e.o.Comparisons {
+		if e.o.Comparisons && !out.behind {
 			e.compared(&c, l.name, v, out, now)
 		}
 		if wasAgreed || now.Sub(l.saved()) >= saveEvery {
 			c.Incidents = []evidence.Incident{open[i]}
 		}
 		if (len(c.Incidents) > 0 || len(c.Deliveries) > 0) && !l.isUnsaved() {
-			if err := e.o.Memory.Apply(ctx, c); err == nil && len(c.Incidents) > 0 {
+			err := e.o.Memory.Apply(ctx, c)
+			if err == nil && len(c.Incidents) > 0 {
 				open[i].Version++
 				l.setSaved(now)
-			} else if err != nil && !conflicts(err) {
-				e.log.Error("storing another sighting of an incident", "database", l.name.Database, "incident", open[i].ID, "error", err)
+			} else if err != nil {
+				// The old baseline must not be kept as if the server had not
+				// contradicted it again: this is stored by the next round.
+				l.setAgreed(wasAgreed)
+				e.outdated.Store(true)
+				if !conflicts(err) {
+					e.log.Error("storing another sighting of an incident", "database", l.name.Database, "incident", open[i].ID, "error", err)
+				}
 			}
 		}
 		l.setOpen(open)
@@ -201,17 +249,17 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
 	}
 	var c evidence.Change
-	if inc.UUID != "" && v.trust.UUID != "" {
-		e.identity(&c, v.trust.UUID, inc.UUID)
+	untold := func() {}
+	if inc.UUID != "" {
+		_, untold = e.identity(&c, v.trust.UUID, inc.UUID)
 	}
 	event := e.tell(&c, tamperedEvent(&inc))
 	c.Incidents = []evidence.Incident{inc}
 	e.log.Error("TAMPERED", "database", l.name.Database, "kind", kind, "incident", inc.ID, "finding", out.findings[0].Detail,
 		"trusted_tx", inc.Trusted.TxID, "observed_tx", inc.Observed.TxID, "next", "immuclient incident show "+inc.ID)
-	storeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), alarmWithin)
-	defer cancel()
-	err := e.o.Memory.Apply(storeCtx, c)
+	err := e.storeInTime(ctx, l, inc.ID, c)
 	if err != nil {
+		untold()
 		// The alarm must not wait for a disk: it leaves now, the incident is
 		// kept in mind and stored as soon as that is possible.
 		inc.EvidenceError = err.Error()
@@ -220,7 +268,7 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 			e.o.Alarm(event, err)
 		}
 		l.mu.Lock()
-		l.unsaved = true
+		l.unsaved = append(l.unsaved, event)
 		l.mu.Unlock()
 	} else {
 		inc.Version = 1
@@ -228,26 +276,81 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 	l.setOpen(append(open, inc))
 }
 
-// retell stores incidents that could not be stored when they were found.
+// lateStoring is the storing of an incident that is still under way.
+type lateStoring struct {
+	incident string
+	answer   <-chan error
+}
+
+// storeInTime stores an incident, or gives up waiting for that: a disk that
+// hangs must not hold up the alarm. l.writing is held.
+func (e *Engine) storeInTime(ctx context.Context, l *ledger, incident string, c evidence.Change) error {
+	if l.late != nil {
+		return errSlowDisk
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), alarmWithin)
+	answer := make(chan error, 1)
+	e.work.Go(func() {
+		defer cancel()
+		answer <- e.o.Memory.Apply(ctx, c)
+	})
+	waited := time.NewTimer(alarmWithin + alarmWithin/10) // the context ends what was not begun
+	defer waited.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-waited.C:
+		l.late = &lateStoring{incident, answer}
+		return errSlowDisk
+	}
+}
+
+// retell stores incidents that could not be stored when they were found, with
+// the events that were told without them. l.writing is held.
 func (e *Engine) retell(ctx context.Context, l *ledger, now time.Time) {
 	if !l.isUnsaved() {
 		return
 	}
 	l.mu.Lock()
-	open := append([]evidence.Incident(nil), l.open...)
+	open, events := slices.Clone(l.open), slices.Clone(l.unsaved)
 	l.mu.Unlock()
-	var c evidence.Change
-	for i := range open {
-		if open[i].Version == 0 && open[i].OpenedAt.Before(now) {
-			c.Incidents = append(c.Incidents, open[i])
-			e.tell(&c, tamperedEvent(&open[i]))
+	if l.late != nil {
+		select {
+		case err := <-l.late.answer:
+			if err == nil {
+				events = slices.DeleteFunc(events, func(ev evidence.Event) bool { return ev.Incident == l.late.incident })
+				for i := range open {
+					if open[i].ID == l.late.incident {
+						open[i].Version = 1
+					}
+				}
+			}
+			l.late = nil
+			l.mu.Lock()
+			l.open, l.unsaved = slices.Clone(open), slices.Clone(events)
+			l.mu.Unlock()
+		default:
+			return // it is still being written
 		}
 	}
-	if len(c.Incidents) == 0 {
-		return
+	var c evidence.Change
+	for i := range open {
+		if open[i].Version > 0 {
+			continue
+		}
+		if !open[i].OpenedAt.Before(now) {
+			return // found in this very round
+		}
+		c.Incidents = append(c.Incidents, open[i])
 	}
-	if err := e.o.Memory.Apply(ctx, c); err != nil {
-		return
+	for _, event := range events {
+		c.Events = append(c.Events, event)
+		e.deliver(&c, event)
+	}
+	if len(c.Incidents) > 0 {
+		if err := e.o.Memory.Apply(ctx, c); err != nil {
+			return
+		}
 	}
 	for i := range open {
 		if open[i].Version == 0 {
@@ -255,8 +358,9 @@ func (e *Engine) retell(ctx context.Context, l *ledger, now time.Time) {
 		}
 	}
 	l.mu.Lock()
-	l.open, l.unsaved = open, false
+	l.open, l.unsaved = open, nil
 	l.mu.Unlock()
+	e.outdated.Store(true) // decisions about others may have come in meanwhile
 	e.log.Info("an incident kept in memory is stored now", "database", l.name.Database)
 }
 
@@ -272,10 +376,16 @@ func (l *ledger) setSaved(at time.Time) {
 	l.mu.Unlock()
 }
 
+func (l *ledger) setAgreed(agreed bool) {
+	l.mu.Lock()
+	l.agreed = agreed
+	l.mu.Unlock()
+}
+
 func (l *ledger) isUnsaved() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unsaved
+	return len(l.unsaved) > 0
 }
 
 func (l *ledger) setOpen(open []evidence.Incident) {

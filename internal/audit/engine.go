@@ -78,6 +78,8 @@ type Engine struct {
 
 	slots, slow, walks *semaphore.Weighted
 	walkRate           *rate.Limiter
+	chatter            *rate.Limiter
+	nowhere            *proof.Walk // before transaction 1; shared, so never moved
 
 	mu         sync.Mutex // guards what follows
 	ledgers    map[string]*ledger
@@ -88,15 +90,18 @@ type Engine struct {
 	serverErr  string
 	gone       bool             // the server could not be reached when last asked
 	uuid       string           // last UUID reported
+	identities []time.Time      // when the newest changes of it were
 	others     []evidence.Trust // every record of the state directory
 	loopAt     time.Time
 	firstPass  bool
 	generation uint64
 	checkedGen time.Time
+	reloadNext time.Time // a reading of the state that failed rests until then
 	warnedList bool
 
 	outdated        atomic.Bool // another process decided something
 	rounds, dropped atomic.Uint64
+	silenced        atomic.Uint64 // lines that were not logged since the last summary
 	inFlight        atomic.Int64
 	work            sync.WaitGroup
 }
@@ -106,11 +111,14 @@ type ledger struct {
 	name evidence.Name
 
 	// writing serialises changes of the record; it may be held while the
-	// change is synced to disk.
+	// change is synced to disk. It guards late: the storing of an incident
+	// that did not end in time.
 	writing sync.Mutex
+	late    *lateStoring
 
 	mu     sync.Mutex // guards what follows; held for moments only
 	epoch  uint64     // counts decisions of other processes: work begun before one is void
+	void   bool       // dropped from the engine: all work on it is void
 	trust  evidence.Trust
 	walk   *proof.Walk // stands at trust.Walked
 	marks  []proof.State
@@ -131,7 +139,8 @@ type ledger struct {
 	savedAt      time.Time
 	lastSuccess  time.Time
 	lastAttempt  time.Time
-	unsaved      bool // an incident in open is not on disk yet
+	// unsaved are the events of incidents in open that are not on disk yet.
+	unsaved []evidence.Event
 
 	busy    atomic.Bool // a round is in flight
 	walking atomic.Bool // a background walk is in flight
@@ -152,7 +161,8 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		o: o, log: o.Logger.With("server", o.Name), started: time.Now(),
 		slots: semaphore.NewWeighted(slotsPerServer), slow: semaphore.NewWeighted(slowSlots),
 		walks:   semaphore.NewWeighted(walksPerServer),
-		ledgers: map[string]*ledger{},
+		chatter: rate.NewLimiter(chatter, chatterBurst),
+		nowhere: new(proof.Walk), ledgers: map[string]*ledger{},
 	}
 	if o.WalkRate > 0 {
 		e.walkRate = rate.NewLimiter(rate.Limit(o.WalkRate), max(o.WalkRate, pageHeaders))
@@ -161,7 +171,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	for _, name := range o.Exact {
-		e.ledger(name)
+		e.known(name)
 	}
 	return e, nil
 }
@@ -170,17 +180,31 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // to be set before Run.
 func (e *Engine) OnReport(f func(evidence.Report)) { e.tellAll = f }
 
-// ledger finds or adds a ledger; nil if there are too many.
+// ledger finds or adds a ledger that somebody named; nil if there are too
+// many. What a server lists must not crowd out what is known otherwise.
 func (e *Engine) ledger(database string) *ledger {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.ledgers[database] == nil && len(e.ledgers) >= maxLedgers {
+		return nil
+	}
+	return e.add(database)
+}
+
+// known finds or adds a ledger that is remembered or configured, however many
+// there are.
+func (e *Engine) known(database string) *ledger {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.add(database)
+}
+
+// add finds or adds a ledger; e.mu is held.
+func (e *Engine) add(database string) *ledger {
 	if l := e.ledgers[database]; l != nil {
 		return l
 	}
-	if len(e.ledgers) >= maxLedgers {
-		return nil
-	}
-	l := &ledger{name: evidence.Name{Server: e.o.Name, Database: database}, walk: new(proof.Walk)}
+	l := &ledger{name: evidence.Name{Server: e.o.Name, Database: database}, walk: e.nowhere}
 	l.trust.Name = l.name
 	l.paused = !e.wanted(database)
 	e.ledgers[database] = l
@@ -197,7 +221,8 @@ func (e *Engine) wanted(database string) bool {
 // that what it read is not outdated when it is taken over. Only the scheduler
 // calls it.
 func (e *Engine) reload(ctx context.Context) error {
-	for _, l := range e.all() {
+	held := e.all()
+	for _, l := range held {
 		l.writing.Lock()
 		defer l.writing.Unlock()
 	}
@@ -229,14 +254,20 @@ func (e *Engine) reload(ctx context.Context) error {
 	}
 	for db, r := range records {
 		r.marks = remembered.Marks[r.trust.Name]
-		if err := e.adopt(db, r); err != nil {
+		l := e.known(db)
+		if err := e.adopt(l, r, slices.Contains(held, l)); err != nil {
 			return err
 		}
 	}
-	for _, l := range e.all() {
+	// A ledger that came up meanwhile may have been stored after the state was
+	// read: only those that were held are known not to be there.
+	for _, l := range held {
 		if records[l.name.Database] == nil {
 			e.forget(l)
 		}
+	}
+	for i := range remembered.Trust { // only names and states are looked at
+		remembered.Trust[i].Walk = nil
 	}
 	e.mu.Lock()
 	e.generation, e.others = gen, remembered.Trust
@@ -251,10 +282,13 @@ type record struct {
 	open  []evidence.Incident
 }
 
-// adopt puts a stored record into mind unless it is the one already there.
-func (e *Engine) adopt(db string, r *record) error {
-	walk := new(proof.Walk)
+// adopt puts a stored record into mind unless it is the one already there. A
+// ledger that was not held while the state was read and has a record already is
+// newer than what was read.
+func (e *Engine) adopt(l *ledger, r *record, held bool) error {
+	walk := e.nowhere
 	if len(r.trust.Walk) > 0 {
+		walk = new(proof.Walk)
 		if err := walk.UnmarshalBinary(r.trust.Walk); err != nil {
 			return &StateError{Name: r.trust.Name, Err: err}
 		}
@@ -262,20 +296,22 @@ func (e *Engine) adopt(db string, r *record) error {
 	if walk.At().TxID != r.trust.Walked {
 		return &StateError{Name: r.trust.Name, Err: errWalkPosition}
 	}
-	l := e.ledger(db)
-	if l == nil {
-		return &StateError{Name: r.trust.Name, Err: errTooMany}
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.trust.Version == l.trust.Version && sameIncidents(l.open, r.open) {
+	var stored, unsaved []evidence.Incident
+	for _, inc := range l.open {
+		if inc.Version > 0 {
+			stored = append(stored, inc)
+		} else {
+			unsaved = append(unsaved, inc)
+		}
+	}
+	if r.trust.Version == l.trust.Version && sameIncidents(stored, r.open) || !held && (l.trust.Version > 0 || len(l.open) > 0) {
 		return nil
 	}
 	l.epoch++
 	l.trust, l.walk, l.marks = r.trust, walk, r.marks
-	if !l.unsaved {
-		l.open = r.open
-	}
+	l.open = append(slices.Clip(r.open), unsaved...)
 	l.missing, l.goal = missing{}, proof.SignedState{}
 	if l.lastSuccess.IsZero() {
 		l.lastSuccess, l.lastAttempt = r.trust.LastAgreed, r.trust.LastAttempt
@@ -284,19 +320,36 @@ func (e *Engine) adopt(db string, r *record) error {
 }
 
 // forget drops what is no longer stored: a ledger renamed away, or one whose
-// only record was an incident that was closed.
+// only record was an incident that was closed. l.writing is held.
 func (e *Engine) forget(l *ledger) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.trust.Version == 0 && (len(l.open) == 0 || l.unsaved) {
+	if l.trust.Version == 0 && (len(l.open) == 0 || len(l.unsaved) > 0) {
+		l.mu.Unlock()
 		return
 	}
 	l.epoch++
-	l.trust, l.walk, l.marks, l.open = evidence.Trust{Name: l.name}, new(proof.Walk), nil, nil
+	l.trust, l.walk, l.marks, l.open, l.unsaved = evidence.Trust{Name: l.name}, e.nowhere, nil, nil, nil
+	l.goal, l.missing = proof.SignedState{}, missing{}
+	l.mu.Unlock()
 	if !slices.Contains(e.o.Exact, l.name.Database) {
+		e.drop(l)
 		e.mu.Lock()
-		delete(e.ledgers, l.name.Database) // found again if it is listed
+		e.listNext = time.Time{} // it is found again at once if it is listed
 		e.mu.Unlock()
+	}
+}
+
+// drop takes a ledger of which nothing is stored out of the engine. Should it
+// be named again it begins anew; work in flight on this one is void, so that
+// there are never two minds about one database. l.writing is held.
+func (e *Engine) drop(l *ledger) {
+	l.mu.Lock()
+	l.void = true
+	l.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ledgers[l.name.Database] == l {
+		delete(e.ledgers, l.name.Database)
 	}
 }
 
@@ -327,5 +380,5 @@ func (e *Engine) all() []*ledger {
 func (l *ledger) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.paused || l.trust.Retired
+	return l.paused || l.void || l.trust.Retired
 }

@@ -11,6 +11,7 @@ import (
 
 var (
 	errWalkPosition = errors.New("the stored walk does not stand where the record says")
+	errSlowDisk     = fmt.Errorf("the state was not written within %s; look into the system log for errors of the disk", alarmWithin)
 	errTooMany      = fmt.Errorf("more than %d ledgers of one server", maxLedgers)
 )
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,6 +76,11 @@ func (e *Engine) compared(c *evidence.Change, name evidence.Name, v *view, out *
 	if len(out.findings) > 0 || len(v.open) > 0 {
 		ev.Verdict = evidence.Tampered
 		ev.Kind = evidence.Worst(out.findings)
+		for _, inc := range v.open {
+			if ev.Kind == "" || inc.Kind.Rank() < ev.Kind.Rank() {
+				ev.Kind = inc.Kind
+			}
+		}
 	}
 	if v.known() {
 		previous := v.trust.Proven
@@ -89,21 +95,39 @@ func (e *Engine) compared(c *evidence.Change, name evidence.Name, v *view, out *
 
 // identity reports once per server that it gives itself another name. That is
 // information: it changes neither verdict nor trust (CVE-2022-39199 is about a
-// client that trusted it).
-func (e *Engine) identity(c *evidence.Change, old, now string) {
+// client that trusted it). told is false where the server changed its name too
+// often lately: then the old one is kept in mind, and the change is told later.
+// undo takes back that it was told, for when it could not be stored.
+func (e *Engine) identity(c *evidence.Change, old, now string) (told bool, undo func()) {
+	undo = func() {}
 	if old == "" || old == now {
-		return
+		return true, undo
 	}
+	at := time.Now()
 	e.mu.Lock()
-	again := e.uuid == now
+	was, before := e.uuid, e.identities
+	if was == now {
+		e.mu.Unlock()
+		return true, undo
+	}
+	if len(before) >= identityBurst && at.Sub(before[len(before)-identityBurst]) < identitySpan {
+		e.mu.Unlock()
+		return false, undo
+	}
 	e.uuid = now
+	e.identities = append(slices.Clone(before[max(0, len(before)-identityBurst):]), at)
 	e.mu.Unlock()
-	if again {
-		return
+	undo = func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.uuid == now {
+			e.uuid, e.identities = was, before
+		}
 	}
 	message := fmt.Sprintf("the server calls itself %q now, it was %q: it was restored, replaced or answers from elsewhere. What was proven before stays in force.", now, old)
 	e.log.Warn("the server's identity changed", "was", old, "is", now)
 	e.tell(c, evidence.Event{Type: evidence.EventIdentityChanged, Name: evidence.Name{Server: e.o.Name}, UUID: now, Message: message})
+	return true, undo
 }
 
 // firstWords says what there is to know about a first contact, above all

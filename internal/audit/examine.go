@@ -72,6 +72,7 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 	slices.SortStableFunc(out.findings, func(a, b evidence.Finding) int { return cmp.Compare(a.Kind.Rank(), b.Kind.Rank()) })
 	if len(out.findings) > 0 { // tampered beats undetermined, and moves no trust
 		out.doubt, out.proven, out.walk, out.first = nil, nil, nil, false
+		out.goal = proof.SignedState{}
 	}
 	return out
 }
@@ -142,7 +143,7 @@ const defaultWalk = 10_000
 // walkless reports whether the walk cannot begin yet: it is to begin at the
 // baseline, and does not stand there.
 func (v *view) walkless() bool {
-	return v.trust.WalkFromBaseline && v.walk.At().TxID == 0
+	return v.trust.WalkFromBaseline && v.trust.Baseline.State.TxID > 0 && v.walk.At().TxID == 0
 }
 
 func isRefused(err error) bool {

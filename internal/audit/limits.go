@@ -35,6 +35,26 @@ const (
 	vanishSpan   = 10 * time.Second
 	// oncePause lies between the tries of --once for a missing database.
 	oncePause = 300 * time.Millisecond
+	// walkTurn bounds one stretch of a background walk, so that one ledger
+	// whose pages come slowly delays the walks of no other by more, and no
+	// walk loses more than that.
+	walkTurn = 10 * time.Second
+	// slowRound is how long a round may take before its ledger shares the
+	// slots of those that time out.
+	slowRound = 5 * time.Second
+	// maxMarks bounds the states of one ledger that the walk must still meet;
+	// above it every second one is forgotten.
+	maxMarks = 10_000
+	// identityBurst changes of the server's identity are told in
+	// identitySpan, so that one that changes in every answer does not push
+	// everything else out of the record.
+	identityBurst = 5
+	identitySpan  = time.Hour
+	// chatter and chatterBurst bound the lines a second that a server whose
+	// ledgers change their minds in every round can have logged.
+	chatter, chatterBurst = 10, 1000
+	// reloadRetry is how soon a failed reading of the state is tried again.
+	reloadRetry = 5 * time.Second
 	// saveEvery is how often what is only informative (last seen, last
 	// agreed) is written.
 	saveEvery = time.Minute

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"immuaudit/evidence"
+	"immuaudit/proof"
 )
 
 // report gives the verdict of a round and keeps it as the ledger's newest.
@@ -48,7 +49,7 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	default:
 		r.Verdict = evidence.Consistent
 	}
-	if out.behind && r.Verdict != evidence.Tampered {
+	if out.behind && len(out.findings) == 0 {
 		l.mu.Unlock()
 		return r // rounds speak for the ledger
 	}
@@ -59,10 +60,13 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	if out.have {
 		l.observedTx = out.observed.TxID
 	}
-	if out.goal.TxID > 0 {
+	switch {
+	case out.goal.TxID > 0:
 		l.goal = out.goal
+	case out.doubt == nil && len(out.findings) == 0:
+		l.goal = proof.SignedState{} // no walk was needed to prove what the server shows now
 	}
-	l.slow = r.Reason == evidence.Timeout
+	l.slow = out.doubt != nil && out.doubt.reason == evidence.Timeout || now.Sub(began) >= slowRound
 	before := l.last
 	l.last = r
 	wentStale, recovered := l.ageing(out.doubt != nil, now, e.o.StaleAfter)
@@ -111,6 +115,9 @@ func (e *Engine) speak(name evidence.Name, before, r *evidence.Report, d *doubt)
 	if before.Verdict == r.Verdict && before.Reason == r.Reason && before.Kind == r.Kind && !before.Time.IsZero() {
 		return
 	}
+	if r.Verdict != evidence.Tampered && !e.mayLog() {
+		return
+	}
 	attrs := []any{"database", name.Database, "verdict", r.Verdict.String()}
 	if r.Trusted != nil {
 		attrs = append(attrs, "trusted_tx", r.Trusted.Tx)
@@ -145,12 +152,25 @@ func (e *Engine) reach(d *doubt) (gone bool) {
 		e.serverErr = ""
 	}
 	e.mu.Unlock()
+	if changed && !e.mayLog() {
+		return gone
+	}
 	if changed && gone {
 		e.log.Warn("the server is unreachable: none of its ledgers can be audited", "detail", d.detail)
 	} else if changed {
 		e.log.Info("the server answers again")
 	}
 	return gone
+}
+
+// mayLog bounds what a server can have logged by being one way and then the
+// other; what is left out is counted in the summary.
+func (e *Engine) mayLog() bool {
+	if e.chatter.Allow() {
+		return true
+	}
+	e.silenced.Add(1)
+	return false
 }
 
 // note stores an event that goes with no other change.

@@ -34,7 +34,9 @@ func (e *Engine) round(ctx context.Context, l *ledger) evidence.Report {
 	// A round that is made alone does not wait for the walk to catch up, but
 	// takes a stretch of it, so that an auditor run by cron gets there too.
 	if e.walkRate != nil && ctx.Err() == nil {
-		if r := e.walkBehind(ctx, l, max(e.o.WalkLimit, defaultWalk)); r.Verdict == evidence.Tampered {
+		walkCtx, cancel := context.WithTimeout(ctx, roundTimeout)
+		defer cancel()
+		if r := e.walkBehind(walkCtx, l, max(e.o.WalkLimit, defaultWalk), nil); r.Verdict == evidence.Tampered {
 			return r
 		}
 	}
@@ -60,7 +62,7 @@ func (e *Engine) confirm(ctx context.Context, v *view) outcome {
 	switch {
 	case err != nil:
 		return outcome{observed: out.observed, have: true, doubt: doubtOf(err)}
-	case e.o.Server.Binding(db) != binding:
+	case binding == 0 || e.o.Server.Binding(db) != binding:
 		return outcome{observed: out.observed, have: true, doubt: doubtf(evidence.Unstable, "a mismatch was seen, but the server's token changed in mid-check; it is checked again in the next round")}
 	case after.DB != db:
 		wrong := outcome{observed: after, have: true}
@@ -87,7 +89,11 @@ func (e *Engine) lookFor(ctx context.Context, l *ledger, v *view) outcome {
 		err := e.o.Server.Bind(ctx, v.trust.Name.Database)
 		if err == nil {
 			l.found()
-			return e.examine(ctx, v)
+			out := e.examine(ctx, v)
+			if len(out.findings) > 0 && !v.has(evidence.Worst(out.findings)) {
+				return e.confirm(ctx, v)
+			}
+			return out
 		}
 		if d := doubtOf(err); d.reason != evidence.NotFound {
 			return outcome{doubt: d}

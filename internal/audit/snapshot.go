@@ -28,8 +28,10 @@ func (l *ledger) view() view {
 func (v *view) known() bool { return v.trust.Version > 0 && v.trust.Baseline.Origin != "" }
 
 // frozen reports whether an open incident about the chain forbids new trust.
-func (v *view) frozen() bool {
-	for _, inc := range v.open {
+func (v *view) frozen() bool { return frozen(v.open) }
+
+func frozen(open []evidence.Incident) bool {
+	for _, inc := range open {
 		if !inc.Kind.AboutData() {
 			return true
 		}

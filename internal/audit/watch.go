@@ -50,7 +50,7 @@ func (e *Engine) turn(ctx context.Context) {
 	if look {
 		e.checkedGen = now
 	}
-	generation := e.generation
+	generation, rests := e.generation, now.Before(e.reloadNext)
 	list := e.o.List && !e.listing && !now.Before(e.listNext)
 	if list {
 		e.listing = true
@@ -73,10 +73,13 @@ func (e *Engine) turn(ctx context.Context) {
 	if look {
 		if gen, err := e.o.Memory.Generation(ctx); err != nil {
 			e.log.Error("looking for decisions of other processes", "error", err)
-		} else if gen != generation || e.outdated.Swap(false) {
+		} else if !rests && (gen != generation || e.outdated.Swap(false)) {
 			if err := e.reload(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error("reading the state again after a decision", "error", err)
 				e.outdated.Store(true)
+				e.mu.Lock()
+				e.reloadNext = now.Add(reloadRetry)
+				e.mu.Unlock()
 			}
 		}
 	}
@@ -220,14 +223,16 @@ func (e *Engine) unlist(names []string) {
 		listed[name] = true
 	}
 	for _, l := range e.all() {
-		l.mu.Lock()
-		drop := !listed[l.name.Database] && l.trust.Version == 0 && len(l.open) == 0 && !slices.Contains(e.o.Exact, l.name.Database)
-		l.mu.Unlock()
-		if drop {
-			e.mu.Lock()
-			delete(e.ledgers, l.name.Database)
-			e.mu.Unlock()
+		if listed[l.name.Database] || slices.Contains(e.o.Exact, l.name.Database) || !l.writing.TryLock() {
+			continue // where something is being stored there will be a record
 		}
+		l.mu.Lock()
+		unknown := l.trust.Version == 0 && len(l.open) == 0
+		l.mu.Unlock()
+		if unknown {
+			e.drop(l)
+		}
+		l.writing.Unlock()
 	}
 }
 
@@ -302,6 +307,9 @@ func (e *Engine) farewell(ctx context.Context) {
 	defer cancel()
 	var wait sync.WaitGroup
 	for _, l := range e.all() {
+		l.writing.Lock()
+		e.retell(ctx, l, time.Now())
+		l.writing.Unlock()
 		l.mu.Lock()
 		t := l.trust
 		news := t.Version > 0 && l.lastAttempt.After(l.savedAt)
@@ -340,7 +348,8 @@ func (e *Engine) summarise() {
 		counts[l.Last.Verdict]++
 	}
 	e.log.Info(fmt.Sprintf("auditing %d ledgers", len(s.Ledgers)-paused), "consistent", counts[evidence.Consistent],
-		"tampered", counts[evidence.Tampered], "undetermined", counts[evidence.Undetermined], "paused", paused, "rounds", s.Rounds)
+		"tampered", counts[evidence.Tampered], "undetermined", counts[evidence.Undetermined], "paused", paused, "rounds", s.Rounds,
+		"lines_left_out", e.silenced.Swap(0))
 }
 
 func sortLedgers(l []LedgerStatus) {
