@@ -44,7 +44,7 @@ func TestStories(t *testing.T) {
 		Dir: "testdata/script", Setup: setUp, RequireExplicitExec: true, RequireUniqueNames: true,
 		WorkdirRoot:   t.TempDir(),                       // testscript's own is left behind where -run chose some stories
 		UpdateScripts: os.Getenv("UPDATE_STORIES") != "", // rewrites what cmp compares with
-		Deadline:      time.Now().Add(2 * time.Minute),   // an auditor that should have refused to start runs for ever
+		Deadline:      time.Now().Add(5 * time.Minute),   // an auditor that should have refused to start runs for ever
 		Condition: func(cond string) (bool, error) {
 			if file, ok := strings.CutPrefix(cond, "exists:"); ok {
 				_, err := os.Stat(file)

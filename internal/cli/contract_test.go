@@ -1,7 +1,11 @@
 package cli_test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,18 +18,45 @@ import (
 // a fault whose reason nobody knows would be reported as merely "refused".
 func TestReasonsOfFaultsAreReasonsOfVerdicts(t *testing.T) {
 	t.Parallel()
-	for _, reason := range []string{
-		wire.Unreachable, wire.Timeout, wire.Unauthorised, wire.NotLoaded, wire.NotFound, wire.Malformed, wire.TooLarge, wire.Overloaded, wire.Refused,
-	} {
-		if !evidence.Reason(reason).Known() {
-			t.Errorf("a fault is %q, which is no reason of a verdict", reason)
+	reasons := faultReasons(t)
+	if len(reasons) < 10 {
+		t.Fatalf("only %v were found; were they moved?", reasons)
+	}
+	for name, reason := range reasons {
+		// The one exception: what it means depends on which transaction was
+		// asked for, so that the engine says it in other words.
+		if deliberate := reason == wire.TxNotFound; evidence.Reason(reason).Known() == deliberate {
+			t.Errorf("wire.%s is %q: a reason of verdicts %t, left out deliberately %t", name, reason, !deliberate, deliberate)
 		}
 	}
-	// The one exception: what it means depends on which transaction was asked
-	// for, so that the engine says it in other words.
-	if evidence.Reason(wire.TxNotFound).Known() {
-		t.Errorf("%q is a reason of a verdict now: then it needs no mapping", wire.TxNotFound)
+}
+
+// faultReasons reads the reasons from the source, so that none can be added
+// without being looked at here.
+func faultReasons(t *testing.T) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../wire/fault.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	reasons := map[string]string{}
+	for _, decl := range file.Decls {
+		block, ok := decl.(*ast.GenDecl)
+		if !ok || block.Tok != token.CONST {
+			continue
+		}
+		for _, spec := range block.Specs {
+			constant := spec.(*ast.ValueSpec)
+			for i, value := range constant.Values {
+				if text, ok := value.(*ast.BasicLit); ok && text.Kind == token.STRING && constant.Names[i].IsExported() {
+					if reasons[constant.Names[i].Name], err = strconv.Unquote(text.Value); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	return reasons
 }
 
 // The handbook names every setting.
