@@ -31,6 +31,7 @@ var may = map[string][]string{
 	"internal/wire/schema": {},
 	"internal/wire":        {"proof", "internal/wire/schema"},
 	"internal/store":       {"proof", "evidence"},
+	"internal/mirror":      {"proof", "evidence"},
 	"internal/audit":       {"proof", "evidence"},
 	"internal/alert":       {"proof", "evidence"},
 	"internal/web":         {"evidence", "internal/audit"},
@@ -38,16 +39,19 @@ var may = map[string][]string{
 	"internal/ledger":      {"internal/wire/schema"},
 	"internal/layout":      {},
 	"internal/cli": {
-		"proof", "evidence", "internal/wire", "internal/store", "internal/audit", "internal/alert",
+		"proof", "evidence", "internal/wire", "internal/store", "internal/mirror", "internal/audit", "internal/alert",
 		"internal/web", "internal/config", "internal/ledger", "internal/wire/schema",
 	},
+	"examples/checkevidence": {},
 }
 
 // outside lists what proof may import beside the standard library: it is pure,
 // so that anybody can read and use it.
 var outside = map[string][]string{
 	"proof":    {"github.com/transparency-dev/merkle"},
-	"evidence": {},
+	"evidence": {"golang.org/x/mod/sumdb/note"},
+	// To show that the format stands by itself: the standard library alone.
+	"examples/checkevidence": {},
 }
 
 // meaningless names say nothing about what is inside.

@@ -1,0 +1,42 @@
+// Package mirror keeps, for every ledger, what its history was: one hash for
+// each transaction that the walk has checked. It is the auditor's own memory
+// of a server, for saying where two histories part, for the roots of old
+// trees, and for checking again.
+//
+// # Format
+//
+// A ledger is a C2SP tlog-tiles log (https://c2sp.org/tlog-tiles) whose entry
+// number n−1 is the Alh of transaction n. Its tree is RFC 6962 and therefore
+// immudb's own transaction tree (docs/protocol.md §3). Kept are the hash
+// tiles alone, from which an Alh can be recognised, not read: level 0 holds
+// H(00 || Alh), level l+1 the roots of the full tiles of level l, 256 hashes of
+// 32 bytes a tile. With 70,000 transactions:
+//
+//	orders-3f…c1/ledger             which ledger this is
+//	orders-3f…c1/head               how many transactions, their root, the frontier
+//	orders-3f…c1/tile/0/000         272 more full tiles of level 0 follow
+//	orders-3f…c1/tile/0/273.p/112   the partial tile at its end
+//	orders-3f…c1/tile/1/000         the roots of tile/0/000 … tile/0/255
+//	orders-3f…c1/tile/1/001.p/17
+//	orders-3f…c1/tile/2/000.p/1
+//	aside/orders-3f…c1/1/…          what the first of it was before trust began anew
+//
+// Paths are those of the C2SP specification; golang.org/x/mod/sumdb/tlog
+// writes the height between "tile" and the level (tile/8/0/000), else the same.
+//
+// # What holds
+//
+// head is the one thing that is replaced. It is written after the tiles it
+// speaks of are on disk, so that a crash leaves the old head with the old
+// tiles or the new one with the new. Tiles beyond it do not count and are
+// written again. A full tile below it never changes. The frontier in head,
+// the roots of the perfect subtrees, binds every tile: no hash is given out
+// unless the tile it stands in hashes to the one above, and so on up to head.
+//
+// A mirror begins at transaction 1 or not at all. Where trust in a ledger
+// begins in the middle (an accepted history whose beginning does not hold
+// together), there is nothing to mirror. The caller appends what is stored as
+// trusted already, so that the mirror may lag trust and never leads it. One
+// process at a time may use a mirror: the lock of the state directory sees to
+// that.
+package mirror
