@@ -5,7 +5,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web
 FUZZTIME ?= 60s
 
-.PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate
+.PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate docs image dist deploy
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o immuclient ./cmd/immuclient
@@ -45,3 +45,19 @@ bench:
 
 generate:
 	go generate ./internal/wire/schema
+
+# The sample configuration follows the table of settings.
+docs:
+	go test ./internal/config -run '^(TestSample|TestHelp)$$' -update
+
+# What is handed out, into dist/: the same bytes from the same commit.
+image:
+	cd tools/release && go run . image
+
+dist:
+	cd tools/release && go run . dist
+
+# Manifests, compose file and alert rules; promtool comes with Prometheus.
+deploy:
+	cd tools/manifests && go vet . && go test .
+	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules immuaudit.rules.yml && promtool test rules immuaudit.rules.test.yml
