@@ -91,6 +91,7 @@ func isolated(dir string) []string {
 		"IMMUCLIENT_CONFIG=" + os.DevNull, "IMMUCLIENT_DIR=" + filepath.Join(dir, "state"),
 		"IMMUCLIENT_AUDIT_MONITORING_HOST=127.0.0.1", "IMMUCLIENT_AUDIT_MONITORING_PORT=0",
 		"IMMUCLIENT_AUDIT_USERNAME=immudb", "IMMUCLIENT_AUDIT_PASSWORD=immudb",
+		"GORACE=atexit_sleep_ms=10", // a program built with -race otherwise sleeps for a second at its end
 	}
 }
 
