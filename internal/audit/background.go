@@ -56,8 +56,8 @@ func (l *ledger) destination(v *view) proof.SignedState {
 // if those are given, so that walks take turns.
 func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots *semaphore.Weighted) (r evidence.Report) {
 	// Beyond the proven state a walk is nothing to trust until it meets the
-	// state that the server claims (and signs): it is kept here, not stored.
-	// A decision voids it.
+	// state that the server claims (and signs), and before it not until it is
+	// bound to it: it is kept here, not stored. A decision voids it.
 	var ahead *proof.Walk
 	var epoch uint64
 	for budget > 0 && ctx.Err() == nil {
@@ -85,7 +85,7 @@ func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots
 }
 
 // stretch walks one stretch and concludes it. ahead is where the walk stands if
-// that is beyond what is proven.
+// that is beyond what is proven, or not bound to it yet.
 func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64) (r evidence.Report, ahead *proof.Walk, taken uint64, more bool) {
 	goal, at := l.destination(v), v.walk.At().TxID
 	if v.frozen() || v.trust.Retired || goal.TxID <= at {
@@ -103,11 +103,14 @@ func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64)
 		if ctx.Err() == nil && e.mayLog() {
 			e.log.Warn("the background walk rests", "database", l.name.Database, "walked", at, "reason", string(d.reason), "detail", d.detail)
 		}
-		if out.walk != nil { // as far as it came it holds
+		if out.walk != nil && !out.loose { // as far as it came it holds
 			out.doubt = nil
 			e.conclude(ctx, l, v, out, began)
 		}
 		return r, nil, 0, false
+	}
+	if out.loose {
+		return r, out.walk, out.walk.At().TxID - at, true
 	}
 	if r = e.conclude(ctx, l, v, out, began); r.Verdict != evidence.Consistent {
 		return r, nil, 0, false
@@ -134,7 +137,7 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, 
 	}
 	walk := v.walk.Clone()
 	began := time.Now()
-	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end && time.Since(began) < walkTurn; {
+	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end && time.Since(began) < walkTurn && out.doubt == nil; {
 		page := min(pageHeaders, end-walk.At().TxID)
 		err := e.walkRate.WaitN(ctx, int(page))
 		if err == nil {
@@ -146,17 +149,39 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, 
 		}
 		if err != nil {
 			out.doubt = doubtOf(err)
-			if walk.At().TxID > v.walk.At().TxID {
-				out.walk, out.lags = walk, 0
-			}
-			return out
 		}
 	}
-	out.walk, out.lags = walk, 0
+	if walk.At().TxID == v.walk.At().TxID {
+		return out
+	}
+	err := e.anchor(ctx, v, walk.At())
+	if f, ok := findingOf(err); ok {
+		e.mismatch(ctx, v, &out, f)
+		out.doubt = nil
+		return out
+	}
+	out.walk, out.lags, out.loose = walk, 0, err != nil
 	if walk.At().TxID == goal.TxID {
 		out.proven = &out.observed
 	}
 	return out
+}
+
+// anchor binds the end of a stretch to what is proven. Chained from
+// transaction 1 as it is, a stretch may still be of another history, until it
+// meets a remembered state or a proof leads from it to one: stored before that
+// it would speak against the right history ever after.
+func (e *Engine) anchor(ctx context.Context, v *view, at proof.State) error {
+	target := v.trust.Proven.State
+	if _, met := v.remembered(at.TxID); met || at.TxID > target.TxID { // beyond, it is not stored
+		return nil
+	}
+	_, err := e.dual(ctx, v.trust.Name.Database, at, target)
+	var m *proof.Mismatch
+	if errors.As(err, &m) && m.Check == proof.CheckAlhSource {
+		return &proof.Mismatch{Check: proof.CheckAlh, Tx: at.TxID, Want: m.Want, Got: m.Got, Detail: "the headers listed lead to another transaction than the one that the trusted state continues"}
+	}
+	return err
 }
 
 // confirmWalk repeats a stretch that did not hold, on a fresh token that names

@@ -199,10 +199,6 @@ func TestOnceEnds(t *testing.T) {
 		if took := time.Since(began); took > 2*roundTimeout+30*time.Second {
 			t.Errorf("%s for one round: %+v", took, reports)
 		}
-		// What was walked is not lost.
-		if l := e.ledger("db"); l.view().trust.Walked == 0 {
-			t.Error("nothing of the walk was kept")
-		}
 	})
 }
 

@@ -31,6 +31,7 @@ type outcome struct {
 	lags   uint64      // new headers with a lagging tree
 	goal   proof.SignedState
 	behind bool // found by the background walk, not by a round
+	loose  bool // walk stands where nothing binds it to what is proven yet
 }
 
 func (o *outcome) add(f evidence.Finding) { o.findings = addFinding(o.findings, f) }

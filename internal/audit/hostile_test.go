@@ -315,3 +315,54 @@ func TestSlowLedgerDelaysNoOther(t *testing.T) {
 		t.Errorf("%+v", rep)
 	}
 }
+
+// TestWalkIsKeptWhereItIsBound: what a walk took before the server failed is
+// kept if a proof leads from there to what is proven, and only then. Headers of
+// another history, shown once, must not speak against the right one later.
+func TestWalkIsKeptWhereItIsBound(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"its own", "another's"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, ledger.Config{HeaderVersion: 1})
+			r.opts.WalkLimit = 0
+			r.must(r.ledger.CreateDatabase("other"))
+			r.writeTo("other", 40, "elsewhere")
+			r.write(40)
+			other := r.db("other").Snapshot()
+			r.set(func(_ string, req, resp any) (any, error) {
+				l, ok := resp.(*schema.TxList)
+				from := uint64(0)
+				if ok {
+					from = req.(*schema.TxScanRequest).InitialTx
+				}
+				switch {
+				case !ok || from == 40: // the header of the first contact
+					return resp, nil
+				case from > 1:
+					return nil, status.Error(codes.Unknown, "max concurrency limit exceeded")
+				}
+				l.Txs = l.Txs[:25]
+				if name != "its own" {
+					for i := range l.Txs {
+						stored, err := other.Tx(uint64(i + 1))
+						if err != nil {
+							return nil, err
+						}
+						h := stored.Header
+						l.Txs[i].Header = &schema.TxHeader{Id: h.ID, PrevAlh: h.PrevAlh[:], Ts: h.Ts, Nentries: int32(h.NEntries), EH: h.EH[:], BlTxId: h.BlTxID, BlRoot: h.BlRoot[:], Version: int32(h.Version)}
+					}
+				}
+				return l, nil
+			})
+			rep := r.once()[defaultDB]
+			want := map[string]uint64{"its own": 25, "another's": 0}[name]
+			if got := r.trust(defaultDB).Walked; got != want {
+				t.Errorf("walked %d, want %d: %+v", got, want, rep)
+			}
+			if tampered := rep.Verdict == evidence.Tampered; tampered != (name != "its own") {
+				t.Errorf("%+v", rep)
+			}
+		})
+	}
+}

@@ -27,9 +27,23 @@ func (e *Engine) prove(ctx context.Context, v *view, out *outcome) error {
 		}
 		source = proof.State{TxID: 1, Alh: first.Alh()}
 	}
-	p, err := e.o.Server.DualProof(ctx, db, source.TxID, target.TxID)
+	p, err := e.dual(ctx, db, source, target)
 	if err != nil {
 		return err
+	}
+	if p.Target.BlTxID+1 != p.Target.ID {
+		out.lags++
+	}
+	out.proven = &out.observed
+	return nil
+}
+
+// dual gets and verifies the server's proof that one state extends another,
+// with whatever it asks for.
+func (e *Engine) dual(ctx context.Context, db string, source, target proof.State) (*proof.DualProof, error) {
+	p, err := e.o.Server.DualProof(ctx, db, source.TxID, target.TxID)
+	if err != nil {
+		return nil, err
 	}
 	var extra proof.Extra
 	// Each part is fetched at most once, so three tries are enough.
@@ -45,20 +59,16 @@ func (e *Engine) prove(ctx context.Context, v *view, out *outcome) error {
 		case unproven.Need == proof.NeedBinding && extra.Binding == nil:
 			extra.Binding, err = e.o.Server.DualProof(ctx, db, unproven.From, target.TxID)
 		default:
-			return err
+			return nil, err
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("verifying the proof from transaction %d to %d: %w", source.TxID, target.TxID, err)
+		return nil, fmt.Errorf("verifying the proof from transaction %d to %d: %w", source.TxID, target.TxID, err)
 	}
-	if p.Target.BlTxID+1 != p.Target.ID {
-		out.lags++
-	}
-	out.proven = &out.observed
-	return nil
+	return p, nil
 }
 
 // rebuild collects the linear advance proof that servers before 1.4.1 do not
