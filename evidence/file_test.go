@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,23 +14,30 @@ import (
 	"immuaudit/proof"
 )
 
-// TestExample keeps docs/evidence-format.md true: its worked example is this file.
-func TestExample(t *testing.T) {
+// TestExamples keeps docs/evidence-format.md true: its worked example is the
+// first of these files.
+func TestExamples(t *testing.T) {
 	t.Parallel()
-	m, _ := forked(t)
-	got := encoded(t, m, newAuditor(t, 9))
-	name := filepath.Join("testdata", "example.json")
-	if os.Getenv("UPDATE_EXAMPLE") != "" {
-		if err := os.WriteFile(name, got, 0o644); err != nil {
+	fork, key := forked(t)
+	rollback := incident(evidence.Rollback)
+	rollback.ServerKey, rollback.Trusted = key.point, fork.Trusted
+	rollback.Observed = key.state(t, "defaultdb", new(book).commit(2, "as it was"), 2)
+	rollback.Findings = []evidence.Finding{{Kind: evidence.Rollback, Check: "growth", Tx: 2, Want: "transaction 4 or later", Got: "transaction 2", Detail: "2 proven transactions are missing from the end"}}
+	for name, m := range map[string]evidence.Material{"example.json": fork, "testimony.json": rollback} {
+		got := encoded(t, m, newAuditor(t, 9))
+		name = filepath.Join("testdata", name)
+		if os.Getenv("UPDATE_EXAMPLE") != "" {
+			if err := os.WriteFile(name, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(name)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("the format changed, or what is written is not the same every time:\n%s", got)
+		if !bytes.Equal(got, want) {
+			t.Errorf("the format changed, or what is written is not the same every time:\n%s", got)
+		}
 	}
 }
 
@@ -191,15 +199,33 @@ func TestOneForm(t *testing.T) {
 	}
 }
 
+// FuzzParse puts something else into the body of a good file, and signs it, so
+// that it gets past the signature: what is still read has one form, and can be
+// re-checked and built anew.
 func FuzzParse(f *testing.F) {
 	signer := newAuditor(f, 9)
 	m, _ := forked(f)
-	f.Add(body(encoded(f, m, signer)))
-	f.Add(body(encoded(f, incident(evidence.Vanished), signer)))
+	m.Proofs[0].Advance = &proof.AdvanceProof{Terms: []proof.Hash{{1}, {2}}, Inclusions: [][]proof.Hash{{{3}}}}
+	bodies := [][]byte{body(encoded(f, m, signer)), body(encoded(f, incident(evidence.Vanished), signer))}
+	for i, b := range bodies {
+		f.Add(i == 0, uint16(0), uint16(0), []byte(nil))
+		for _, word := range []string{`"tx":`, `"alh":`, `"headers":`, `"path":`, `"incident":`, `"time":`, `"detail":`, `"signed_bytes":`, `"inclusions":`, `"version":`} {
+			if at := bytes.LastIndex(b, []byte(word)); at >= 0 {
+				for _, with := range []string{"", "1", "-1", "9223372036854775808", `""`, "null", "[]", "{}", `"\u0000"`} {
+					f.Add(i == 0, uint16(at+len(word)), uint16(1), []byte(with))
+				}
+			}
+		}
+	}
 	key := newServerKey(f, 7)
-	f.Fuzz(func(t *testing.T, content []byte) {
-		// Signed, so that the fuzzer gets past the signature.
-		b := resignBody(t, content, signer)
+	f.Fuzz(func(t *testing.T, first bool, at, length uint16, with []byte) {
+		content := bodies[1]
+		if first {
+			content = bodies[0]
+		}
+		from := min(int(at), len(content))
+		to := min(from+int(length), len(content))
+		b := resignBody(t, slices.Concat(content[:from], with, content[to:]), signer)
 		x, err := evidence.Parse(b)
 		if err != nil {
 			if o, err := evidence.Recheck(b, evidence.RecheckOptions{}); err == nil || o.ExitCode() != 2 {
@@ -210,7 +236,11 @@ func FuzzParse(f *testing.F) {
 		if again, err := x.Encode(signer); err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("malleable: %v\n%s\n%s", err, b, again)
 		}
-		if _, err := evidence.Build(x.Material); err != nil {
+		again, err := evidence.Build(x.Material)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.Encode(signer); err != nil {
 			t.Fatal(err)
 		}
 		o, err := evidence.Recheck(b, evidence.RecheckOptions{ServerKey: &key.private.PublicKey, AuditorKey: signer.VerifierKey()})
@@ -219,6 +249,35 @@ func FuzzParse(f *testing.F) {
 		}
 		if x.Proof != nil && x.Proof.Verify() != nil {
 			t.Fatal("a proof that does not hold was read")
+		}
+	})
+}
+
+// FuzzHeader: one header, one form, and the hash that package proof gives it.
+func FuzzHeader(f *testing.F) {
+	signer := newAuditor(f, 9)
+	for _, h := range new(book).commit(6, "x").headers {
+		f.Add(h.ID, h.Ts, h.Version, h.NEntries, h.BlTxID, h.Metadata.TruncatedTxID, h.Metadata.Extra)
+	}
+	f.Fuzz(func(t *testing.T, id uint64, ts int64, version uint16, n uint32, bl, truncated uint64, extra []byte) {
+		h := proof.Header{ID: id, Ts: ts, Version: version, NEntries: n, BlTxID: bl, Metadata: proof.TxMetadata{TruncatedTxID: truncated}}
+		if len(extra) > 0 {
+			h.Metadata.Extra = extra
+		}
+		m := incident(evidence.Header)
+		m.Headers = []proof.Header{h}
+		x, err := evidence.Parse(encoded(t, m, signer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Validate() != nil {
+			if len(x.Headers) != 0 || len(x.Omitted) != 1 {
+				t.Fatalf("%+v, %q", x.Headers, x.Omitted)
+			}
+			return
+		}
+		if len(x.Headers) != 1 || !reflect.DeepEqual(x.Headers[0], h) || x.Headers[0].Alh() != h.Alh() {
+			t.Fatalf("%+v, want %+v", x.Headers, h)
 		}
 	})
 }

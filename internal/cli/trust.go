@@ -33,7 +33,7 @@ SERVER/DATABASE, or as DATABASE alone where only one server has it.`,
 	}
 	cmd.PersistentFlags().String("audit-server", "", "`name` of the server, where a ledger is given by its database alone")
 	cmd.AddCommand(newTrustList(env), newTrustShow(env), newTrustPin(env), newTrustAccept(env), newTrustKeep(env),
-		newTrustRename(env), newTrustExport(env), newTrustImport(env))
+		newTrustRename(env), newTrustKey(env), newTrustExport(env), newTrustImport(env))
 	return cmd
 }
 
