@@ -217,10 +217,10 @@ func (m *Mirror) damage(p, what string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrClosed):
 		return ErrClosed
-	case errors.Is(err, fs.ErrNotExist):
-		what, err = "the file is missing", nil
 	case errors.Is(err, ErrUnsafe):
 		return err
+	case errors.Is(err, fs.ErrNotExist):
+		what, err = "the file is missing", nil
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("reading the mirror: %w; make it belong to the user the auditor runs as", err)
 	}

@@ -116,7 +116,7 @@ var errLong = errors.New("the file is too long")
 func (v *volume) read(p string, limit int) ([]byte, error) {
 	info, err := v.root.Lstat(p)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(v.along(p), err)
 	}
 	if err := safe(v.name(p), info, false); err != nil {
 		return nil, err
@@ -142,6 +142,16 @@ func (v *volume) read(p string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	return data[:n], nil
+}
+
+// along looks for what is wrong with the folders that a file should be in.
+func (v *volume) along(p string) error {
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		if _, err := v.isThere(dir); errors.Is(err, ErrUnsafe) {
+			return err
+		}
+	}
+	return nil
 }
 
 // list gives the names in a folder, at most limit of them.
