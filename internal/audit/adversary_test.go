@@ -323,6 +323,11 @@ func (j *judge) decide(m audit.Memory) {
 			err = d.Keep(ctx, inc, known, "well again")
 		case 2:
 			err = d.Acknowledge(ctx, inc, "seen")
+		case 3:
+			// What Keep comes to once the server agreed: here it need not
+			// wait for an adversary to do so.
+			inc.Status, inc.ClosedAt, inc.CloseNote = evidence.Kept, time.Now(), "kept"
+			err = m.Apply(ctx, evidence.Change{Incidents: []evidence.Incident{inc}})
 		}
 		var conflict interface{ Conflict() bool }
 		if err != nil && known != nil && !errors.Is(err, audit.ErrDecision) && !errors.As(err, &conflict) {
