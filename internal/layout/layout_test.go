@@ -38,10 +38,11 @@ var may = map[string][]string{
 	"internal/config":      {},
 	"internal/ledger":      {"internal/wire/schema"},
 	"internal/service":     {},
+	"internal/attack":      {"internal/ledger", "internal/wire/schema"},
 	"internal/layout":      {},
 	"internal/cli": {
 		"proof", "evidence", "internal/wire", "internal/store", "internal/mirror", "internal/audit", "internal/alert",
-		"internal/web", "internal/config", "internal/ledger", "internal/service", "internal/wire/schema",
+		"internal/web", "internal/config", "internal/ledger", "internal/attack", "internal/service", "internal/wire/schema",
 	},
 	"examples/checkevidence": {},
 }
