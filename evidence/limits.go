@@ -27,5 +27,8 @@ const (
 	// maxElements bounds the values in a file before they are decoded: a list
 	// of empty values takes far more memory than bytes.
 	maxElements = 1 << 20
-	maxEdges    = 200_000
+
+	// maxEdges bounds the search for a contradiction: evidence must be on disk
+	// within seconds, whatever a server sent.
+	maxEdges = 50_000
 )

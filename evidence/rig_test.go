@@ -120,18 +120,24 @@ func newServerKey(t testing.TB, digit byte) serverKey {
 // state is the newest state of a book up to tx, signed.
 func (k serverKey) state(t testing.TB, db string, b *book, tx uint64) proof.SignedState {
 	t.Helper()
-	s := proof.SignedState{DB: db, State: proof.State{Alh: proof.EmptyAlh()}, PublicKey: k.point}
+	s := proof.SignedState{DB: db, State: proof.State{Alh: proof.EmptyAlh()}}
 	if tx > 0 {
 		s.State = proof.State{TxID: tx, Alh: b.headers[tx-1].Alh()}
 	}
-	text := append(binary.BigEndian.AppendUint32(nil, uint32(len(db))), db...)
+	return k.sign(t, s)
+}
+
+func (k serverKey) sign(t testing.TB, s proof.SignedState) proof.SignedState {
+	t.Helper()
+	text := append(binary.BigEndian.AppendUint32(nil, uint32(len(s.DB))), s.DB...)
 	text = binary.BigEndian.AppendUint64(text, s.TxID)
 	text = append(text, s.Alh[:]...)
 	digest := sha256.Sum256(text)
-	var err error
-	if s.Signature, err = k.private.Sign(nil, digest[:], crypto.SHA256); err != nil { // RFC 6979: no chance in it
+	signature, err := k.private.Sign(nil, digest[:], crypto.SHA256) // RFC 6979: no chance in it
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.PublicKey, s.Signature = k.point, signature
 	return s
 }
 

@@ -82,11 +82,14 @@ func (g *graph) addProof(p *proof.DualProof) {
 			at = link(at, &a.Terms[i+1])
 		}
 	}
-	g.addChain(&p.Linear, target)
 }
 
 // addChain takes every hash on the linear way to the target.
-func (g *graph) addChain(l *proof.LinearProof, target proof.State) {
+func (g *graph) addChain(p *proof.DualProof) {
+	if p.Target.Validate() != nil {
+		return
+	}
+	l, target := &p.Linear, stateOf(&p.Target)
 	if l.SourceTxID == 0 || l.SourceTxID >= target.TxID || uint64(len(l.Terms)) != target.TxID-l.SourceTxID+1 {
 		return
 	}
@@ -166,6 +169,13 @@ func FindContradiction(in *Material) *Contradiction {
 	}
 	for i := range in.Headers {
 		g.addHeader(&in.Headers[i])
+	}
+	// Last, for they are long: a server must not be able to crowd out what
+	// convicts it.
+	for _, p := range in.Proofs {
+		if p != nil {
+			g.addChain(p)
+		}
 	}
 	states := append([]proof.SignedState{in.Trusted, in.Observed}, in.States...)
 	states = states[:min(len(states), 2+maxStates)]

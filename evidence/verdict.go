@@ -5,6 +5,13 @@
 // A verdict is one of three. Undetermined is the zero value: nothing starts as
 // good. A verdict of Tampered names a Kind and carries at least one Finding; a
 // verdict of Undetermined names a Reason.
+//
+// It also writes and re-checks the evidence file of an incident
+// (docs/evidence-format.md). An auditor calls [Record] with the [Material] it
+// has in hand; anyone else calls [Recheck] with the file and the keys they
+// trust, and needs no server for it. What a file proves to anyone is a
+// [Contradiction] that the server itself signed; all the rest is the auditor's
+// testimony.
 package evidence
 
 import "fmt"

@@ -85,11 +85,27 @@ func publish(path string, content []byte) (err error) {
 	if err := adopt(f.Name()); err != nil {
 		return err
 	}
-	// A link, not a rename, for a rename replaces what is there.
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := give(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// give gives a file its name. A link, not a rename, for a rename replaces what
+// is there; where the file system has no links, the auditor's own lock is what
+// keeps another one from coming in between.
+func give(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	switch _, statErr := os.Lstat(to); {
+	case statErr == nil:
+		return fs.ErrExist
+	case !errors.Is(statErr, fs.ErrNotExist):
+		return errors.Join(err, statErr)
+	}
+	return os.Rename(from, to)
 }
 
 func ignoreMissing(err error) error {

@@ -2,14 +2,17 @@ package evidence_test
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"immuaudit/evidence"
+	"immuaudit/proof"
 )
 
 func TestRecord(t *testing.T) {
@@ -154,4 +157,47 @@ func TestKey(t *testing.T) {
 	if _, err := evidence.LoadOrCreateKey(dir); err == nil || !strings.Contains(err.Error(), "0640") {
 		t.Errorf("exposed: %v", err)
 	}
+}
+
+// The worst that a server can send costs seconds and bounded memory, and does
+// not crowd out what convicts it.
+func TestRecordOfMuch(t *testing.T) {
+	t.Parallel()
+	key := newServerKey(t, 7)
+	b, other := new(book).commit(3, "x"), new(book).commit(3, "y")
+	m := incident(evidence.Fork)
+	m.Trusted, m.Observed = key.state(t, "db", b, 2), key.state(t, "db", other, 3)
+	for i := range byte(30) {
+		m.States = append(m.States, key.state(t, string([]byte{'a' + i}), b, 3))
+	}
+	// A chain from nowhere, made to end in the observed state's own header.
+	h := proof.Header{ID: 70_000, Version: 1}
+	long := proof.LinearProof{SourceTxID: 1, TargetTxID: h.ID, Terms: make([]proof.Hash, h.ID)}
+	at := proof.State{TxID: 1}
+	for i := range long.Terms[1 : len(long.Terms)-1] {
+		at = proof.State{TxID: at.TxID + 1, Alh: link(at.TxID+1, at.Alh, long.Terms[i+1])}
+	}
+	h.PrevAlh = at.Alh
+	long.Terms[len(long.Terms)-1] = h.Inner()
+	for range 4 {
+		m.Proofs = append(m.Proofs, &proof.DualProof{Source: b.headers[0], Target: h, Linear: long})
+	}
+	m.Proofs = append(m.Proofs, other.dual(1, 3))
+	m.Headers = other.headers
+	path, err := evidence.Record(t.TempDir(), m, newAuditor(t, 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := evidence.Parse(file)
+	if err != nil || f.Proof == nil || f.Proof.Tx != 2 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+}
+
+func link(id uint64, prev, inner proof.Hash) proof.Hash {
+	return sha256.Sum256(slices.Concat(binary.BigEndian.AppendUint64(nil, id), prev[:], inner[:]))
 }
