@@ -19,6 +19,7 @@ import (
 	"immuaudit/internal/alert"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
+	"immuaudit/internal/service"
 	"immuaudit/internal/store"
 	"immuaudit/internal/web"
 	"immuaudit/internal/wire"
@@ -47,10 +48,11 @@ state directory; metrics and health are on the monitoring port.`,
 			if err != nil {
 				return err
 			}
-			return runAudit(cmd.Context(), env, c, warnings)
+			return service.Supervised(cmd.Context(), func(ctx context.Context) error { return runAudit(ctx, env, c, warnings) })
 		},
 	}
 	config.Register(cmd.Flags(), config.Audit, config.Output, config.Rounds)
+	cmd.AddCommand(newServiceVerbs(env)...)
 	return cmd
 }
 
@@ -271,6 +273,10 @@ func (a *auditor) run(ctx context.Context) error {
 	if err != nil {
 		return unknown(err)
 	}
+	notifier, err := service.NewNotifier()
+	if err != nil {
+		return usage(err)
+	}
 	a.engine.OnReport(func(r evidence.Report) {
 		site.ObserveRound(r)
 		if c.Audit.JSON {
@@ -283,6 +289,7 @@ func (a *auditor) run(ctx context.Context) error {
 	group.Go(func() error { return a.engine.Run(ctx) })
 	group.Go(func() error { return site.Run(ctx) })
 	group.Go(func() error { return dispatcher.Run(ctx) })
+	group.Go(func() error { return notifier.Run(ctx, liveliness(a.engine.Status, time.Now)) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return unknown(fmt.Errorf("auditing stopped: %w", err))
 	}

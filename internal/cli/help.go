@@ -90,11 +90,11 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 	if general.HasFlags() {
 		fmt.Fprintf(w, "\nGeneral flags:\n%s", general.FlagUsagesWrapped(helpWidth))
 	}
-	switch {
-	case cmd.HasAvailableSubCommands():
-		fmt.Fprintf(w, "\nType %s COMMAND --help for more about a command.\n", cmd.CommandPath())
-	case cmd.Name() == auditModeName:
+	if cmd.Name() == auditModeName {
 		fmt.Fprint(w, "\nEvery setting is also a variable (IMMUCLIENT_AUDIT_USERNAME for --audit-username) and, but\nfor --once and --json, a key of the configuration file. Flag beats variable beats file.\n")
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(w, "\nType %s COMMAND --help for more about a command.\n", cmd.CommandPath())
 	}
 }
 
@@ -105,8 +105,8 @@ func concerns(cmd *cobra.Command, flag string) bool {
 		family = family.Parent()
 	}
 	switch family.Name() {
-	case auditModeName: // the others are the general client's
-		return !slices.Contains([]string{"tokenfile", "value-only", "revision-separator"}, flag)
+	case auditModeName: // the others are the general client's, or of no meaning to a verb
+		return (cmd == family || cmd.Name() == "install") && !slices.Contains([]string{"tokenfile", "value-only", "revision-separator"}, flag)
 	case "trust", "incident", "health":
 		names := []string{"config", "dir", "roots-filepath", "audit-server"}
 		if cmd.Name() == "import" {
