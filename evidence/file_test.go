@@ -23,7 +23,14 @@ func TestExamples(t *testing.T) {
 	rollback.ServerKey, rollback.Trusted = key.point, fork.Trusted
 	rollback.Observed = key.state(t, "defaultdb", new(book).commit(2, "as it was"), 2)
 	rollback.Findings = []evidence.Finding{{Kind: evidence.Rollback, Check: "growth", Tx: 2, Want: "transaction 4 or later", Got: "transaction 2", Detail: "2 proven transactions are missing from the end"}}
-	for name, m := range map[string]evidence.Material{"example.json": fork, "testimony.json": rollback} {
+	// The other two kinds of step, for checkers of other make to be tried on.
+	chain := new(book).commit(2, "as it was").commit(5, "as it is now")
+	headers, linear := fork, fork
+	headers.Observed = key.state(t, "defaultdb", chain, 7)
+	headers.Headers, headers.Proofs = chain.headers[4:7], nil
+	linear.Observed = headers.Observed
+	linear.Headers, linear.Proofs = nil, []*proof.DualProof{linearOnly(chain, 4, 7)}
+	for name, m := range map[string]evidence.Material{"example.json": fork, "testimony.json": rollback, "headers.json": headers, "linear.json": linear} {
 		got := encoded(t, m, newAuditor(t, 9))
 		name = filepath.Join("testdata", name)
 		if os.Getenv("UPDATE_EXAMPLE") != "" {

@@ -53,6 +53,20 @@ func TestAgrees(t *testing.T) {
 			t.Errorf("%s: %d, %s", name, code, words)
 		}
 	}
+	files, err := filepath.Glob(filepath.Join("..", "..", "evidence", "testdata", "*.json"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := evidence.Recheck(b, evidence.RecheckOptions{ServerKey: key})
+		if words, code := check(b, serverKey, ""); err != nil || code != o.ExitCode() {
+			t.Errorf("%s: %d, %s; the auditor's re-check says %d, %v", name, code, words, o.ExitCode(), err)
+		}
+	}
 	for i := bytes.Index(file, []byte(`{"version"`)); i < len(file)-3; i += 3 {
 		b := bytes.Clone(file)
 		b[i] ^= 1
