@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,7 +23,7 @@ func newLedger(env *Env) *cobra.Command {
 		Use: "ledger", Short: "The embedded ledger, compatible with immudb", Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLedgerServe(env))
+	cmd.AddCommand(newLedgerServe(env), newLedgerAttacks(env))
 	return cmd
 }
 
@@ -37,6 +38,7 @@ type serving struct {
 	databases                                         []string
 	adminPassword                                     string
 	users                                             []string
+	attacks                                           hostility
 }
 
 func newLedgerServe(env *Env) *cobra.Command {
@@ -46,7 +48,8 @@ func newLedgerServe(env *Env) *cobra.Command {
 		Short: "Serve an immudb-compatible ledger, for development and tests",
 		Long: `serve runs the embedded ledger as a server that immudb's clients can use: user
 immudb, password immudb unless told otherwise. It is for development and
-tests, not for data that matters.`,
+tests, not for data that matters. With --attack it is honest first, and then
+does what an attacker does, so that auditors and clients can be tried.`,
 		Example: "  immuclient ledger serve --listen 127.0.0.1:3322 --dir ./ledger",
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return serveLedger(cmd.Context(), env, s) },
@@ -65,11 +68,12 @@ tests, not for data that matters.`,
 	f.StringSliceVar(&s.databases, "database", nil, "`name` of a database to create; may be repeated")
 	f.StringVar(&s.adminPassword, "admin-password", "", "password of the user immudb; default: immudb")
 	f.StringArrayVar(&s.users, "user", nil, "`user` to create, written NAME:PASSWORD:DATABASE:read, :readwrite or :admin; may be repeated")
+	s.attacks.register(f)
 	return cmd
 }
 
 func serveLedger(ctx context.Context, env *Env, s serving) error {
-	l, err := openLedger(s)
+	l, err := openLedger(env, s)
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func serveLedger(ctx context.Context, env *Env, s serving) error {
 }
 
 // openLedger checks what was asked for and makes the ledger.
-func openLedger(s serving) (*ledger.Ledger, error) {
+func openLedger(env *Env, s serving) (*ledger.Ledger, error) {
 	c := ledger.Config{
 		Dir: s.dir, UUID: s.uuid, Version: s.version, HeaderVersion: s.headerVersion, NoAuth: s.noAuth, AdminPassword: s.adminPassword,
 	}
@@ -116,11 +120,15 @@ func openLedger(s serving) (*ledger.Ledger, error) {
 		}
 		c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
+	c, err := s.attacks.config(c)
+	if err != nil {
+		return nil, usage(err)
+	}
 	l, err := ledger.Open(c)
 	if err != nil {
 		return nil, usage(err)
 	}
-	if err := furnish(l, s); err != nil {
+	if err := errors.Join(furnish(l, s), s.attacks.prepare(env, l, c)); err != nil {
 		l.Close()
 		return nil, usage(err)
 	}
