@@ -95,7 +95,7 @@ const hangs = 250 * time.Millisecond
 // one that failed, as far as goroutines allow.
 func TestAdversary(t *testing.T) {
 	t.Parallel()
-	rounds, seed := numberFrom(t, "IMMUAUDIT_SOAK", 200), numberFrom(t, "IMMUAUDIT_SEED", rand.Uint64N(1<<32))
+	rounds, seed := numberFrom(t, "IMMUAUDIT_SOAK", 150), numberFrom(t, "IMMUAUDIT_SEED", rand.Uint64N(1<<32))
 	t.Logf("IMMUAUDIT_SOAK=%d IMMUAUDIT_SEED=%d", rounds, seed)
 	config := ledger.Config{HeaderVersion: int(seed % 2), Version: []string{"1.2.4", "1.11.1"}[seed/2%2]}
 	if seed/4%2 == 0 {

@@ -185,7 +185,7 @@ func TestOnceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &scripted{state: h.shows(9000), list: []string{"db"}}
 		server.headers = func(db string, from uint64, limit int) ([]proof.Header, error) {
-			time.Sleep(9 * time.Second) // of the bubble's clock
+			<-time.After(9 * time.Second) // of the bubble's clock
 			return h.page(db, from, 1)
 		}
 		o := plainOptions(server, newPlain())

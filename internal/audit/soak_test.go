@@ -34,7 +34,7 @@ import (
 // one that failed, as far as goroutines allow.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	rounds, seed := numberFrom(t, "IMMUAUDIT_SOAK", 300), numberFrom(t, "IMMUAUDIT_SEED", rand.Uint64N(1<<32))
+	rounds, seed := numberFrom(t, "IMMUAUDIT_SOAK", 200), numberFrom(t, "IMMUAUDIT_SEED", rand.Uint64N(1<<32))
 	t.Logf("IMMUAUDIT_SOAK=%d IMMUAUDIT_SEED=%d", rounds, seed)
 	s := newSoak(t, seed)
 	for s.rounds.Load() < rounds && !t.Failed() {
