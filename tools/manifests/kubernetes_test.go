@@ -18,6 +18,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/kustomize/api/krusty"
 	kustomize "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -49,7 +50,13 @@ func decode(t *testing.T, where string, doc []byte) (kind string, object any) {
 	if object == nil {
 		t.Fatalf("%s: unexpected %s", where, kind)
 	}
-	if err := yaml.UnmarshalStrict(doc, object); err != nil {
+	asJSON, err := yaml.YAMLToJSONStrict(doc)
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
+	}
+	// As the API server: names of fields in the wrong case are unknown, too.
+	strict, err := json.UnmarshalStrict(asJSON, object)
+	if err := errors.Join(append(strict, err)...); err != nil {
 		t.Fatalf("%s: %v", where, err)
 	}
 	return kind, object
