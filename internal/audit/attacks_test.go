@@ -36,7 +36,7 @@ func attacks() []attack {
 		}, kind: evidence.Rollback},
 		{name: "A2 fork, longer", do: func(r *rig) { r.fork(20) }, kind: evidence.Fork, check: "alh"},
 		{name: "A2 fork, same length", do: func(r *rig) { r.fork(5) }, kind: evidence.Fork},
-		{name: "A2 fork, shorter", do: func(r *rig) { r.fork(3) }, kind: evidence.Rollback},
+		{name: "A2 fork, shorter", do: func(r *rig) { r.fork(3) }, kind: evidence.Fork, check: "growth"},
 		{name: "A2 fork, longer, dual proofs only", dualOnly: true, do: func(r *rig) { r.fork(20) }, kind: evidence.Fork, check: "alh-source"},
 		{name: "A3 emptied", do: func(r *rig) { r.must(r.db(defaultDB).Restore(new(ledger.Snapshot))) }, kind: evidence.Emptied},
 		{name: "A4 fork and new identity", do: func(r *rig) {
@@ -64,7 +64,7 @@ func attacks() []attack {
 			r.must(r.ledger.Restart())
 			r.must(r.ledger.CreateDatabase("other"))
 			r.writeTo("other", 2, "another life")
-		}, kind: evidence.Rollback},
+		}, kind: evidence.Fork},
 		{name: "A12 same transaction, other hash", do: func(r *rig) {
 			r.set(func(method string, _, resp any) (any, error) {
 				if s, ok := resp.(*schema.ImmutableState); ok {

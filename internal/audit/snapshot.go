@@ -49,13 +49,17 @@ func (v *view) has(kind evidence.Kind) bool {
 	return false
 }
 
-// remembered finds the Alh that is remembered for a transaction.
+// remembered finds the Alh that is remembered for a transaction: of the states
+// that were proven, and of the newest ones that were walked.
 func (v *view) remembered(tx uint64) (proof.Hash, bool) {
 	if v.trust.Proven.TxID == tx {
 		return v.trust.Proven.Alh, true
 	}
 	if v.trust.Baseline.State.TxID == tx {
 		return v.trust.Baseline.State.Alh, true
+	}
+	if alh, ok := v.walk.Alh(tx); ok {
+		return alh, true
 	}
 	i := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].TxID >= tx })
 	if i < len(v.marks) && v.marks[i].TxID == tx {
