@@ -74,4 +74,8 @@ func TestInstallImportsStates(t *testing.T) {
 	if out := run("audit-mode", "install", "--root", root); !strings.Contains(out, "has a baseline already") {
 		t.Errorf("install again:\n%s", out)
 	}
+	// A state is not left behind in silence.
+	if out := run("audit-mode", "install", "--root", root, "--dir", "/var/lib/elsewhere"); !strings.Contains(out, "the state in /var/lib/immuclient is not moved to /var/lib/elsewhere: trust begins anew there") {
+		t.Errorf("install with another state directory:\n%s", out)
+	}
 }

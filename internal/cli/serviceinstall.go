@@ -71,6 +71,10 @@ func installService(cmd *cobra.Command, env *Env, t *target, noStart bool) error
 		return unknown(fmt.Errorf("finding this program: %w", err))
 	}
 	o.Config = i.text
+	// Trust must not begin anew unseen.
+	if before, err := installedOptions(t.root); err == nil && before.State != o.State && service.HoldsState(t.root, before.State) {
+		i.note("the state in %s is not moved to %s: trust begins anew there. To keep what was proven: immuclient audit-mode stop, move the directory, immuclient audit-mode start", before.State, o.State)
+	}
 	if o.Shown, err = i.redacted(); err != nil {
 		return unknown(err)
 	}

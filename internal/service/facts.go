@@ -187,5 +187,15 @@ func ReadFile(root, path string) ([]byte, error) {
 	return t.read(path)
 }
 
+// HoldsState reports whether an auditor's state is in a directory.
+func HoldsState(root, dir string) bool {
+	t, err := openTree(root)
+	if err != nil {
+		return false
+	}
+	defer t.close() // nothing was written
+	return t.dir(dir, ids{}).HoldsState
+}
+
 // Privileged reports whether this process may install services.
 func Privileged() bool { return privileged() }
