@@ -8,8 +8,8 @@ import (
 	"immuaudit/internal/wire/schema"
 )
 
-// attack is a row of docs/threat-model.md that concerns a server.
-type attack struct {
+// deed is a row of docs/threat-model.md that concerns a server.
+type deed struct {
 	name string
 	// config of the ledger, before anything; setup before the first contact.
 	config ledger.Config
@@ -22,8 +22,8 @@ type attack struct {
 	dualOnly bool
 }
 
-func attacks() []attack {
-	return []attack{
+func deeds() []deed {
+	return []deed{
 		{name: "A1 rollback", do: func(r *rig) {
 			db := r.db(defaultDB)
 			old := db.Snapshot()
@@ -178,7 +178,7 @@ func (r *rig) swapLeaf(n int) {
 // trust, the event, and that a ledger beside it stays well.
 func TestAttacks(t *testing.T) {
 	t.Parallel()
-	for _, a := range attacks() {
+	for _, a := range deeds() {
 		for _, version := range []int{0, 1} {
 			t.Run(a.name+map[int]string{0: " v0", 1: " v1"}[version], func(t *testing.T) {
 				t.Parallel()

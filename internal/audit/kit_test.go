@@ -1,0 +1,156 @@
+package audit_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/attack"
+	"immuaudit/internal/audit"
+	"immuaudit/internal/ledger"
+	"immuaudit/internal/store"
+	"immuaudit/internal/wire"
+)
+
+// TestKit runs every scenario of the attack kit against the engine, by walks
+// and by dual proofs: the verdict, kind and check must be the ones that the kit
+// says are right, trust must not move over an attack, and the incident sticks.
+func TestKit(t *testing.T) {
+	t.Parallel()
+	for _, s := range attack.All() {
+		for _, limit := range []uint64{10_000, 0} {
+			for version := range 2 {
+				if limit > 0 == (version == 0) && s.Row != "A15" {
+					continue // each way and each version once; CVE-2022-36111 all ways
+				}
+				t.Run(fmt.Sprintf("%s/%d/v%d", s.Name, limit, version), func(t *testing.T) {
+					t.Parallel()
+					strike(t, s, limit, version)
+				})
+			}
+		}
+	}
+}
+
+// right is what an auditor that looks in this way has to say.
+func right(e attack.Expectation, limit uint64) (verdict, kind, reason, check string) {
+	switch {
+	case e.Deep, e.DualOnly && limit > 0, e.WalkOnly && limit == 0, e.Alert && e.Verdict == "consistent":
+		return "consistent", "", "", ""
+	case limit == 0 && e.DualKind != "":
+		return e.Verdict, e.DualKind, e.Reason, e.DualCheck
+	}
+	return e.Verdict, e.Kind, e.Reason, e.Check
+}
+
+func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
+	layer := attack.NewLayer()
+	config := ledger.Config{HeaderVersion: version}
+	if s.Signed {
+		config.SigningKey = newKey(t)
+	}
+	config = layer.Config(s.Config(config))
+	l, err := ledger.Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := l.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	stage := attack.NewStage(l, layer, defaultDB)
+	stage.Key = config.SigningKey
+	if err := s.Prepare(stage); err != nil {
+		t.Fatal(err)
+	}
+	memory, err := store.Open(t.Context(), store.Options{Dir: t.TempDir() + "/state", Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := memory.Verify(context.Background()); err != nil {
+			t.Errorf("the state's invariants: %v", err)
+		}
+		memory.Close()
+	})
+	client, err := wire.New(wire.Options{Address: l.Addr(), Username: "immudb", Password: "immudb", CallTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	o := audit.Options{
+		Server: client, Memory: memory, Name: "srv", List: true, Matches: func(string) bool { return true },
+		Interval: time.Second, WalkLimit: limit, StaleAfter: time.Hour,
+	}
+	if limit > 0 {
+		o.WalkRate = 1_000_000
+	}
+	if s.Pinned {
+		o.Key, o.KeyPoint = &config.SigningKey.PublicKey, point(t, config.SigningKey)
+	}
+	round := func() evidence.Report {
+		e, err := audit.New(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range e.Once(t.Context()) {
+			if r.Database == defaultDB {
+				return r
+			}
+		}
+		return evidence.Report{}
+	}
+	trusted := func() evidence.Trust {
+		trust, err := memory.Trust(t.Context(), evidence.Name{Server: "srv", Database: defaultDB})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trust
+	}
+	if r := round(); r.Reason != evidence.FirstContact {
+		t.Fatalf("first contact: %+v", r)
+	}
+	if r := round(); r.Verdict != evidence.Consistent {
+		t.Fatalf("before the attack: %+v", r)
+	}
+	verdict, kind, reason, check := right(s.Expect, limit)
+	var r evidence.Report
+	var before evidence.Trust
+	for _, step := range s.Steps {
+		before = trusted()
+		if err := step.Strike(stage); err != nil {
+			t.Fatal(err)
+		}
+		if r = round(); r.Verdict != evidence.Consistent {
+			break
+		}
+	}
+	if r.Verdict.String() != verdict || string(r.Kind) != kind || reason != "" && string(r.Reason) != reason {
+		t.Fatalf("%s %s%s, the right verdict is %s %s%s: %+v", r.Verdict, r.Kind, r.Reason, verdict, kind, reason, r)
+	}
+	if check != "" && !hasCheck(r.Findings, check) {
+		t.Errorf("no finding of check %q: %+v", check, r.Findings)
+	}
+	if r.Verdict == evidence.Consistent {
+		return
+	}
+	if after := trusted(); after.Proven.State != before.Proven.State || after.Walked < before.Walked {
+		t.Errorf("trust moved from %+v to %+v", before.Proven.State, after.Proven.State)
+	}
+	open, err := memory.Incidents(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Verdict == evidence.Undetermined {
+		if len(open) != 0 {
+			t.Errorf("an incident without a verdict: %+v", open)
+		}
+		return
+	}
+	layer.Clear()
+	if again := round(); again.Verdict != evidence.Tampered || len(open) == 0 {
+		t.Errorf("it does not stick: %+v", again)
+	}
+}
