@@ -139,6 +139,7 @@ type ledger struct {
 	savedAt      time.Time
 	lastSuccess  time.Time
 	lastAttempt  time.Time
+	roundAt      time.Time // when the round in flight began
 	// unsaved are the events of incidents in open that are not on disk yet.
 	unsaved []evidence.Event
 

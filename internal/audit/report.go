@@ -199,6 +199,9 @@ func (e *Engine) Status() Status {
 	s.Rounds, s.Dropped, s.InFlight = e.rounds.Load(), e.dropped.Load(), int(e.inFlight.Load())
 	for _, l := range e.all() {
 		l.mu.Lock()
+		if !l.roundAt.IsZero() && (s.OldestRound.IsZero() || l.roundAt.Before(s.OldestRound)) {
+			s.OldestRound = l.roundAt
+		}
 		s.Ledgers = append(s.Ledgers, LedgerStatus{
 			Name: l.name, Last: l.last, Paused: l.paused, Retired: l.trust.Retired,
 			LastAttempt: l.lastAttempt, LastSuccess: l.lastSuccess, UndeterminedSince: l.undetermined, Stale: l.stale,

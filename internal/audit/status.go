@@ -22,6 +22,9 @@ type Status struct {
 	ServerError string
 	Rounds      uint64 // rounds finished since the start
 	InFlight    int    // rounds in flight
+	// OldestRound is when the oldest round in flight began, zero if there is
+	// none. Rounds have a deadline: one far beyond it hangs.
+	OldestRound time.Time
 	Dropped     uint64 // ticks dropped because the previous round of the ledger was still in flight
 	Ledgers     []LedgerStatus
 }

@@ -164,6 +164,8 @@ func (e *Engine) audit(ctx context.Context, l *ledger) (evidence.Report, bool) {
 	defer slots.Release(1)
 	e.inFlight.Add(1)
 	defer e.inFlight.Add(-1)
+	l.roundSince(time.Now())
+	defer l.roundSince(time.Time{})
 	r := e.round(ctx, l)
 	if r.Reason == evidence.Interrupted && ctx.Err() != nil && !e.once {
 		return r, false
@@ -173,6 +175,12 @@ func (e *Engine) audit(ctx context.Context, l *ledger) (evidence.Report, bool) {
 		e.tellAll(r)
 	}
 	return r, true
+}
+
+func (l *ledger) roundSince(at time.Time) {
+	l.mu.Lock()
+	l.roundAt = at
+	l.mu.Unlock()
 }
 
 // list asks the server for its databases. The list only ever adds.

@@ -234,27 +234,22 @@ func installedOptions(root string) (service.Options, error) {
 const (
 	// hungLoop is how long the scheduler may stand still: it turns every second.
 	hungLoop = 20 * time.Second
-	// hungRounds is how long no round may end while some are under way: one
-	// takes a minute at most, and four share the last slots of slow ledgers.
-	hungRounds = 3 * time.Minute
+	// hungRound is how long a round may take: its deadline is a minute, and
+	// storing what it found has one of its own.
+	hungRound = 3 * time.Minute
 )
 
 // liveliness tells the watchdog whether the auditor goes on: the scheduler
-// turns, and rounds that are under way come to an end. How long the interval is
-// does not matter, nor whether the server answers: a round that waits for it
-// ends at its deadline.
+// turns, and no round is far past its deadline. How long the interval is does
+// not matter, nor whether the server answers: a round that waits for it ends at
+// its deadline.
 func liveliness(status func() audit.Status, now func() time.Time) func() bool {
-	var rounds uint64
-	var moved time.Time
 	return func() bool {
 		s, at := status(), now()
 		turned := s.LoopAt
 		if turned.IsZero() {
 			turned = s.Started
 		}
-		if s.Rounds != rounds || s.InFlight == 0 || moved.IsZero() {
-			rounds, moved = s.Rounds, at
-		}
-		return at.Sub(turned) < hungLoop && at.Sub(moved) < hungRounds
+		return at.Sub(turned) < hungLoop && (s.OldestRound.IsZero() || at.Sub(s.OldestRound) < hungRound)
 	}
 }

@@ -170,6 +170,7 @@ const (
 // is not tried for another auditing user.
 func (l *loader) credentials() {
 	c := l.config
+	c.Password, c.Audit.NotificationPassword = l.decoded("password"), l.decoded("audit-notification-password")
 	user, password := l.decoded("audit-username"), l.decoded("audit-password")
 	_, hasPassword := c.origins["audit-password"]
 	from := "audit-username"

@@ -27,7 +27,7 @@ func (c *Config) Sample() []byte {
 		case s.name == "logfile" && s.current(c) == StandardOutput:
 		case s.kind == path:
 			value = strings.ReplaceAll(c.host.absolute(s.current(c)), "$", "$$")
-		case s.name == "audit-password" && value != "":
+		case s.secret && value != "":
 			if !strings.HasPrefix(value, encoded) {
 				value = EncodePassword(value)
 			}

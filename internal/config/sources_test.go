@@ -150,7 +150,7 @@ func TestCredentials(t *testing.T) {
 		{"a", "", "", "", "", "", "", ""},
 		{"", "", "u", "", "", "", "", ""},
 		{"enc:YQ==", "enc:YXA=", "", "", "a", "ap", "", "environment variable IMMUCLIENT_AUDIT_USERNAME"},
-		{"", "", "u", "enc:cA==", "u", "enc:cA==", "", "environment variable IMMUCLIENT_USERNAME"}, // enc: is of the audit- settings
+		{"", "", "u", "enc:cA==", "u", "p", "", "environment variable IMMUCLIENT_USERNAME"},
 	} {
 		in := quiet(t)
 		in.Environ = []string{"IMMUCLIENT_AUDIT_USERNAME=" + c.auditUser, "IMMUCLIENT_AUDIT_PASSWORD=" + c.auditPassword,
