@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 # Packages in which goroutines meet.
-CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web
+CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web ./internal/attack
 FUZZTIME ?= 60s
 
 .PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate docs image dist deploy
@@ -13,7 +13,7 @@ build:
 check: fmt vet staticcheck test race vuln
 
 fmt:
-	@out=$$(gofmt -l cmd evidence internal proof); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	@out=$$(gofmt -l cmd evidence examples internal proof); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 
 vet:
 	go vet ./...
