@@ -244,10 +244,18 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		l.setOpen(open)
 		return
 	}
+	l.setOpen(append(open, e.openIncident(ctx, l, v, out, now)))
+}
+
+// openIncident records what was found: the evidence first, then the incident
+// with its alarm, in one change.
+func (e *Engine) openIncident(ctx context.Context, l *ledger, v *view, out *outcome, now time.Time) evidence.Incident {
+	kind := evidence.Worst(out.findings)
 	inc := evidence.Incident{
 		ID: newIncidentID(now), Name: l.name, UUID: e.o.Server.UUID(), Kind: kind, Status: evidence.Open,
 		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
 	}
+	e.testify(ctx, v, &inc)
 	var c evidence.Change
 	untold := func() {}
 	if inc.UUID != "" {
@@ -262,7 +270,6 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		untold()
 		// The alarm must not wait for a disk: it leaves now, the incident is
 		// kept in mind and stored as soon as that is possible.
-		inc.EvidenceError = err.Error()
 		e.log.Error("storing an incident failed; it is kept in memory and tried again every round", "incident", inc.ID, "error", err)
 		if e.o.Alarm != nil {
 			e.o.Alarm(event, err)
@@ -273,7 +280,7 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 	} else {
 		inc.Version = 1
 	}
-	l.setOpen(append(open, inc))
+	return inc
 }
 
 // lateStoring is the storing of an incident that is still under way.

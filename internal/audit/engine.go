@@ -60,6 +60,13 @@ type Options struct {
 	WalkRate   int    // headers per second of all background walks; 0 = no background walk
 	StaleAfter time.Duration
 
+	// Record puts evidence on disk and gives its path; nil keeps none. It may
+	// take as long as the disk takes.
+	Record func(evidence.Material) (path string, err error)
+	// Version of the auditor and the channel to the server, for the evidence.
+	Version string
+	Channel evidence.Channel
+
 	Sinks []SinkRule
 	// Comparisons: make an event of every comparison.
 	Comparisons bool

@@ -3,6 +3,8 @@ package audit_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -45,6 +47,31 @@ func right(e attack.Expectation, limit uint64) (verdict, kind, reason, check str
 	return e.Verdict, e.Kind, e.Reason, e.Check
 }
 
+// recheck reads the evidence as somebody would who has nothing but the file and
+// the public keys.
+func recheck(t *testing.T, r evidence.Report, key *evidence.Key, s attack.Scenario) {
+	t.Helper()
+	text, err := os.ReadFile(r.Evidence)
+	if err != nil {
+		t.Fatalf("no evidence: %v", err)
+	}
+	got, err := evidence.Recheck(text, evidence.RecheckOptions{AuditorKey: key.VerifierKey()})
+	if err != nil {
+		t.Fatalf("re-checking the evidence: %v", err)
+	}
+	if got.ExitCode() != 3 {
+		t.Errorf("the evidence convinces nobody: %+v", got)
+	}
+	file, err := evidence.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where a server signs two histories, it convicts itself.
+	if signed := s.Signed && r.Kind == evidence.Fork; signed && file.Proof == nil {
+		t.Errorf("the server signed both histories, and the evidence does not prove it: %+v", file.Findings)
+	}
+}
+
 func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 	layer := attack.NewLayer()
 	config := ledger.Config{HeaderVersion: version}
@@ -80,7 +107,14 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
+	key, err := evidence.LoadOrCreateKey(memory.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := audit.Options{
+		Record: func(m evidence.Material) (string, error) {
+			return evidence.Record(filepath.Join(memory.Dir(), "evidence"), m, key)
+		},
 		Server: client, Memory: memory, Name: "srv", List: true, Matches: func(string) bool { return true },
 		Interval: time.Second, WalkLimit: limit, StaleAfter: time.Hour,
 	}
@@ -149,6 +183,7 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 		}
 		return
 	}
+	recheck(t, r, key, s)
 	layer.Clear()
 	if again := round(); again.Verdict != evidence.Tampered || len(open) == 0 {
 		t.Errorf("it does not stick: %+v", again)

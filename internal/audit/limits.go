@@ -61,6 +61,10 @@ const (
 	// alarmWithin is how long storing an incident may take before the alarm
 	// leaves without it.
 	alarmWithin = 10 * time.Second
+	// gatherWithin is how long the server is asked for more to show in the
+	// evidence, and gatherHeaders how many headers of it are asked for.
+	gatherWithin  = 3 * time.Second
+	gatherHeaders = pageHeaders
 	// generationEvery is how often the engine looks whether another process
 	// decided something.
 	generationEvery = 250 * time.Millisecond

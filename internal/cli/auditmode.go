@@ -151,6 +151,10 @@ func (a *auditor) addSinks() error {
 func (a *auditor) begin(ctx context.Context) error {
 	c := a.c
 	filter := c.LedgerFilter()
+	record, err := recorder(a.store.Dir())
+	if err != nil {
+		return err
+	}
 	o := audit.Options{
 		Server: a.server, Memory: a.store, Name: c.Audit.Server, Address: c.Target(), Logger: a.log,
 		Key: a.key, KeyPoint: a.point,
@@ -159,6 +163,7 @@ func (a *auditor) begin(ctx context.Context) error {
 		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
 		Comparisons: c.Audit.NotificationOn == "always" && len(a.sinks) > 0,
 		Alarm:       a.alarm,
+		Record:      record, Version: version().Version, Channel: channel(c),
 	}
 	for _, s := range a.sinks {
 		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
@@ -166,11 +171,29 @@ func (a *auditor) begin(ctx context.Context) error {
 	if err := tellCreated(ctx, a.store, c, a.log); err != nil {
 		return err
 	}
-	var err error
 	if a.engine, err = audit.New(ctx, o); err != nil {
 		return unknown(err)
 	}
 	return nil
+}
+
+// recorder puts evidence into the state directory, signed by the auditor's own
+// key, which is made at the first start.
+func recorder(dir string) (func(evidence.Material) (string, error), error) {
+	key, err := evidence.LoadOrCreateKey(dir)
+	if err != nil {
+		return nil, unknown(err)
+	}
+	return func(m evidence.Material) (string, error) {
+		return evidence.Record(filepath.Join(dir, "evidence"), m, key)
+	}, nil
+}
+
+func channel(c *config.Config) evidence.Channel {
+	if c.TLS || c.MTLS {
+		return evidence.Channel{Transport: "tls"}
+	}
+	return evidence.Channel{Transport: "plaintext"}
 }
 
 // alarm is the last way out for an alert whose incident could not be stored.

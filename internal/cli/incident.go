@@ -213,6 +213,13 @@ func showIncident(out io.Writer, inc *evidence.Incident) {
 	if m := evidence.MarkOf(inc.Observed.State); m != nil {
 		row("observed", "transaction %d  %s", m.Tx, m.Alh)
 	}
+	if inc.Evidence != "" {
+		row("evidence", "%s", inc.Evidence)
+		row("", "re-check it with: immuclient evidence verify %s", inc.Evidence)
+	}
+	if inc.EvidenceError != "" {
+		row("evidence", "none: %s", shown(inc.EvidenceError))
+	}
 	if !inc.AckedAt.IsZero() {
 		row("acknowledged", "%s %s", when(inc.AckedAt), shown(inc.AckedNote))
 	}
