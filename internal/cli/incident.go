@@ -42,12 +42,31 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 			} else if !errors.Is(terr, store.ErrNotFound) {
 				return unknown(terr)
 			}
-			if err = f(ctx, audit.Decider{Memory: s}, &inc, trust); !errors.Is(err, store.ErrConflict) {
+			err = f(ctx, audit.Decider{Memory: s}, &inc, trust)
+			if err == nil {
+				return tellOthers(ctx, env, s, &inc)
+			}
+			if !errors.Is(err, store.ErrConflict) {
 				return err
 			}
 		}
 		return err
 	})
+}
+
+// tellOthers names the other open incidents of the ledger: one attack can open
+// several, and each wants a decision.
+func tellOthers(ctx context.Context, env *Env, s *store.Store, decided *evidence.Incident) error {
+	open, err := s.Incidents(ctx, false)
+	if err != nil {
+		return unknown(err)
+	}
+	for _, inc := range open {
+		if inc.Name == decided.Name && inc.ID != decided.ID {
+			fmt.Fprintf(env.Stdout, "also open for %s: %s, %s; decide about it too\n", shown(inc.Name.String()), inc.ID, inc.Kind)
+		}
+	}
+	return nil
 }
 
 // decided gives a refused decision the exit code of wrong usage, any other

@@ -368,7 +368,7 @@ func newTrustKeep(env *Env) *cobra.Command {
 				if err := d.Keep(ctx, *inc, t, reason); err != nil {
 					return decided(err)
 				}
-				fmt.Fprintf(env.Stdout, "kept %s: the old baseline of %s stands\n", inc.ID, shown(inc.Name.String()))
+				fmt.Fprintf(env.Stdout, "kept %s: the server agrees with what is trusted of %s\n", inc.ID, shown(inc.Name.String()))
 				return nil
 			})
 		},
