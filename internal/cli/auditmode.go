@@ -98,7 +98,7 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 	if err := a.addSinks(); err != nil {
 		return err
 	}
-	if a.store, err = openState(ctx, c, log, true); err != nil {
+	if a.store, err = openState(ctx, c, log, making); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.store.Close()) }()

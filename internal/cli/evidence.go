@@ -169,7 +169,7 @@ immuclient evidence verify --auditor-key KEY they know that evidence is this
 auditor's word. The secret half is auditor.key in the state directory.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd, env, false, func(_ context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(_ context.Context, _ *config.Config, s *store.Store) error {
 				key, err := evidence.LoadOrCreateKey(s.Dir())
 				if err != nil {
 					return unknown(err)

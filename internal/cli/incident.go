@@ -29,7 +29,7 @@ func newIncident(env *Env) *cobra.Command {
 // withIncident runs a decision on one incident; a conflict with a running
 // auditor is tried again a few times.
 func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Context, audit.Decider, *evidence.Incident, *evidence.Trust) error) error {
-	return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return withStore(cmd, env, existing, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		var err error
 		for range 5 {
 			var inc evidence.Incident
@@ -142,7 +142,7 @@ func newIncidentList(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List open incidents; exit code 3 while there are any", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				incidents, err := s.Incidents(ctx, all)
 				if err != nil {
 					return unknown(err)
@@ -194,7 +194,7 @@ func newIncidentShow(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show INCIDENT", Short: "Show one incident", Args: exactly("INCIDENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				inc, err := s.Incident(ctx, args[0])
 				if err != nil {
 					return stored(err)
@@ -254,7 +254,7 @@ func showIncident(out io.Writer, inc *evidence.Incident) {
 func newIncidentAck(env *Env) *cobra.Command {
 	var note string
 	cmd := &cobra.Command{
-		Use: "ack INCIDENT", Short: "Acknowledge an incident: reminders stop, nothing else changes", Args: exactly("INCIDENT"),
+		Use: "ack INCIDENT", Short: "Acknowledge an incident: record that somebody has it; it stays open", Args: exactly("INCIDENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withIncident(cmd, env, args[0], func(ctx context.Context, d audit.Decider, inc *evidence.Incident, _ *evidence.Trust) error {
 				if err := d.Acknowledge(ctx, *inc, note); err != nil {

@@ -13,19 +13,28 @@ import (
 	"immuaudit/internal/store"
 )
 
+// access is what a command needs of the state.
+type access int
+
+const (
+	existing access = iota // it must be there
+	making                 // it is made where there is none
+	reading                // whatever can be read of it, even where nobody should go on with it
+)
+
 // openState opens the configured state directory.
-func openState(ctx context.Context, c *config.Config, log *slog.Logger, create bool) (*store.Store, error) {
+func openState(ctx context.Context, c *config.Config, log *slog.Logger, how access) (*store.Store, error) {
 	dir, temporary := c.StateDir()
 	if dir == "" {
 		return nil, usagef("there is no place for the state: neither $XDG_STATE_HOME nor a home directory is known; add --dir DIRECTORY")
 	}
-	if temporary && create {
+	if temporary && how == making {
 		log.Warn("THE STATE DIRECTORY IS TEMPORARY: what was proven is forgotten when it is cleaned up, and others may plant a state there first. Choose another with --dir", "dir", dir)
 	}
-	if why := shortLived(dir); why != "" && create {
+	if why := shortLived(dir); why != "" && how == making {
 		log.Warn("THE STATE DIRECTORY IS LOST WITH THE CONTAINER: "+why+". The next container trusts what the server shows it then. Mount a volume with a name there", "dir", dir)
 	}
-	s, err := store.Open(ctx, store.Options{Dir: dir, Create: create, Logger: log})
+	s, err := store.Open(ctx, store.Options{Dir: dir, Create: how == making, ReadOnly: how == reading, Logger: log})
 	if err != nil {
 		return nil, unknown(err)
 	}

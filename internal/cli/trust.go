@@ -38,13 +38,13 @@ SERVER/DATABASE, or as DATABASE alone where only one server has it.`,
 }
 
 // withStore runs a verb over the configured state.
-func withStore(cmd *cobra.Command, env *Env, create bool, f func(ctx context.Context, c *config.Config, s *store.Store) error) (err error) {
+func withStore(cmd *cobra.Command, env *Env, how access, f func(ctx context.Context, c *config.Config, s *store.Store) error) (err error) {
 	c, warnings, err := load(cmd, env, true)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := openState(cmd.Context(), c, log, create)
+	s, err := openState(cmd.Context(), c, log, how)
 	if err != nil {
 		// A configuration that was passed over may be why another state is
 		// looked for than the auditor uses.
@@ -56,7 +56,7 @@ func withStore(cmd *cobra.Command, env *Env, create bool, f func(ctx context.Con
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if create {
+	if how == making {
 		if err := tellCreated(cmd.Context(), s, c, log); err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func newTrustList(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List every remembered ledger", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				all, err := s.Ledgers(ctx)
 				if err != nil {
 					return unknown(err)
@@ -196,7 +196,7 @@ func newTrustShow(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show LEDGER", Short: "Show what is remembered of one ledger", Args: exactly("LEDGER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, c *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(ctx context.Context, c *config.Config, s *store.Store) error {
 				t, err := find(ctx, c, s, args[0])
 				if err != nil {
 					return err
@@ -281,7 +281,7 @@ what --audit-server says.`,
 					return usage(err)
 				}
 			}
-			return withStore(cmd, env, true, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, making, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				d := audit.Decider{Memory: s}
 				if err := d.Pin(ctx, name, proof.State{TxID: tx, Alh: proof.Hash(hash)}, point, reason); err != nil {
 					return decided(err)
@@ -386,7 +386,7 @@ otherwise. Stop the auditor first.`,
 		Example: "  immuclient trust rename 10.0.0.7:3322 production",
 		Args:    exactly("OLD", "NEW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, c *config.Config, s *store.Store) error {
+			return withStore(cmd, env, existing, func(ctx context.Context, c *config.Config, s *store.Store) error {
 				release, err := s.Lock()
 				if err != nil {
 					return unknown(err)
@@ -419,7 +419,7 @@ func newTrustExport(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "export [FILE]", Short: "Write what is trusted as JSON, to take it elsewhere", Args: atMostOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, env, false, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+			return withStore(cmd, env, reading, func(ctx context.Context, _ *config.Config, s *store.Store) error {
 				if len(args) == 0 {
 					return s.Export(ctx, env.Stdout)
 				}

@@ -42,7 +42,7 @@ The imported states go to the server that is configured (--audit-server, or
 			case from == "" && uuid != "":
 				return usagef("--uuid goes with --from-immuclient")
 			}
-			return withStore(cmd, env, true, func(ctx context.Context, c *config.Config, s *store.Store) error {
+			return withStore(cmd, env, making, func(ctx context.Context, c *config.Config, s *store.Store) error {
 				if from != "" {
 					return importOriginal(ctx, env, s, c.Audit.Server, from, uuid, note)
 				}
