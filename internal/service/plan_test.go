@@ -92,20 +92,32 @@ func TestPlans(t *testing.T) {
 			if strings.Contains(got, "czNjcmV0") {
 				t.Error("the plan shows a secret")
 			}
-			file := filepath.Join("testdata", name+".plan")
-			if os.Getenv("UPDATE_PLANS") != "" {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(want, []byte(got)) {
-				t.Errorf("not as in %s:\n%s", file, got)
-			}
+			golden(t, filepath.Join("testdata", name+".plan"), got)
 		})
+	}
+}
+
+// TestUnit keeps the unit that is handed out equal to the one that install
+// writes where nothing else is asked for.
+func TestUnit(t *testing.T) {
+	t.Parallel()
+	f, o := fresh(), usual()
+	golden(t, "../../deploy/systemd/immuclient.service", unit(&f, &o))
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if os.Getenv("UPDATE_PLANS") != "" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, []byte(got)) {
+		t.Errorf("not as in %s (UPDATE_PLANS=1 writes it anew):\n%s", file, got)
 	}
 }
 

@@ -133,6 +133,7 @@ func TestPapers(t *testing.T) {
 		"completions/immuclient.fish":      "complete -c immuclient",
 		"completions/immuclient.ps1":       "Register-ArgumentCompleter",
 		"immuclient.toml":                  "#audit-interval = \"1s\"",
+		"immuclient.service":               "Type=notify",
 		"LICENSE":                          "Apache License",
 		"immuaudit.rules.yml":              "LedgerTampered",
 	} {
