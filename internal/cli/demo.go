@@ -124,7 +124,7 @@ func runDemo(ctx context.Context, env *Env, keep bool) (err error) {
 		}
 	}()
 
-	caught, err := playDemo(ctx, st, db, copied, reports)
+	caught, err := playDemo(ctx, st, db, copied, reports, &key.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func pay(db *ledger.Database, first, n, amount int) error {
 }
 
 // playDemo makes the acts and says whether the attack was caught.
-func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledger.Snapshot, reports <-chan evidence.Report) (bool, error) {
+func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledger.Snapshot, reports <-chan evidence.Report, key *ecdsa.PublicKey) (bool, error) {
 	first, err := await(ctx, reports, func(r evidence.Report) bool { return r.Reason == evidence.FirstContact })
 	if err != nil {
 		return false, err
@@ -170,10 +170,11 @@ func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledge
 		st.act("auditor", "%s at transaction %d: every header from the first on chained, every leaf of the tree bound (%.1f ms)",
 			st.paint("32", r.Verdict.String()), r.Trusted.Tx, r.DurationMS)
 	}
-	if err := db.Restore(copied); err != nil {
+	forged, err := forge(copied)
+	if err != nil {
 		return false, err
 	}
-	if err := pay(db, demoOld, demoForged, 9_999); err != nil {
+	if err := db.Restore(forged); err != nil {
 		return false, err
 	}
 	st.act("attacker", "puts back the copy of transaction %d and writes %d other payments onto it", demoOld, demoForged)
@@ -196,10 +197,53 @@ func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledge
 		}
 	}
 	st.more("incident  %s, open until an operator decides", r.Incident)
+	proven, err := showEvidence(st, r.Evidence, key)
+	if err != nil {
+		return false, err
+	}
 	code := exitCode([]evidence.Report{r})
 	st.more("immuclient audit-mode --once would exit with code %d", code)
 	fmt.Fprintln(st.w)
-	return r.Kind == evidence.Fork && code == exitTampered && r.Trusted.Tx == demoOld+demoMore, nil
+	return proven && r.Kind == evidence.Fork && code == exitTampered && r.Trusted.Tx == demoOld+demoMore, nil
+}
+
+// forge prepares the other history aside, so that it is put in place at once.
+func forge(copied *ledger.Snapshot) (*ledger.Snapshot, error) {
+	aside, err := ledger.Open(ledger.Config{HeaderVersion: 1})
+	if err != nil {
+		return nil, fmt.Errorf("opening a ledger to forge in: %w", err)
+	}
+	defer aside.Close()
+	db, err := aside.Database(ledger.DefaultDB)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Restore(copied); err != nil {
+		return nil, err
+	}
+	if err := pay(db, demoOld, demoForged, 9_999); err != nil {
+		return nil, err
+	}
+	return db.Snapshot(), nil
+}
+
+// showEvidence re-checks the evidence as a third party would, who has the file
+// and the server's public key, and says what is proven to anyone.
+func showEvidence(st *stage, file string, key *ecdsa.PublicKey) (proven bool, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false, fmt.Errorf("reading the evidence: %w", err)
+	}
+	outcome, err := evidence.Recheck(text, evidence.RecheckOptions{ServerKey: key})
+	if err != nil {
+		return false, fmt.Errorf("re-checking the evidence: %w", err)
+	}
+	st.act("evidence", "re-checked offline, by whoever has the file and the server's public key:")
+	// Who it was, and what they signed twice; evidence verify says the rest.
+	for _, sentence := range outcome.Proof[:min(3, len(outcome.Proof))] {
+		st.more("%s", sentence)
+	}
+	return outcome.Proven, nil
 }
 
 // await takes reports until one is as expected.
@@ -244,7 +288,12 @@ func openDemoAuditor(ctx context.Context, dir, address string, reports chan<- ev
 	if a.client, err = wire.New(wire.Options{Address: address, Username: ledger.AdminUser, Password: ledger.DefaultAdminPassword}); err != nil {
 		return a, err
 	}
+	record, err := recorder(dir)
+	if err != nil {
+		return a, err
+	}
 	a.engine, err = audit.New(ctx, audit.Options{
+		Record: record, Version: version().Version, Channel: evidence.Channel{Transport: "plaintext"},
 		Server: a.client, Memory: a.store, Name: "demo", Address: address, Logger: quiet, List: true,
 		Matches:  func(string) bool { return true },
 		Interval: demoInterval, WalkLimit: 10_000, WalkRate: 20_000, StaleAfter: time.Minute,
