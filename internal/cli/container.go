@@ -48,7 +48,7 @@ func shortLived(dir string) string {
 			break
 		}
 	}
-	return judgeMount(mountOf(mounts(f), dir), contained)
+	return judgeMount(mountOf(mounts(f), dir), contained, os.Getpid() == 1)
 }
 
 // mounts reads the table, as far as an honest one goes.
@@ -94,11 +94,14 @@ func mountOf(all []mount, dir string) mount {
 	return best
 }
 
-func judgeMount(m mount, contained bool) string {
+func judgeMount(m mount, contained, first bool) string {
 	switch {
 	case m.point == "":
 		return ""
-	case m.point == "/" && (contained || m.kind == "overlay" || m.kind == "aufs" || m.kind == "fuse.fuse-overlayfs"):
+	case m.point == "/" && (m.kind == "overlay" || m.kind == "aufs" || m.kind == "fuse.fuse-overlayfs"),
+		// Some engines give a container a disk of its own. So have virtual
+		// machines whose image was made from a container's, marks and all.
+		m.point == "/" && contained && (m.root != "/" || first):
 		return "it lies in the container's own layer"
 	case namelessVolume.MatchString(m.root):
 		return "it lies in a volume without a name, made for this container alone"
