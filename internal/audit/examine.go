@@ -1,13 +1,10 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 
 	"immuaudit/evidence"
 	"immuaudit/proof"
@@ -48,10 +45,7 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 	// Every answer must be for the database that was asked for: a token
 	// holds an index, and a server can answer for any (attack A19).
 	if s.DB != v.trust.Name.Database {
-		out.add(evidence.Finding{
-			Kind: evidence.WrongDatabase, Check: "database", Tx: s.TxID,
-			Want: v.trust.Name.Database, Got: strconv.QuoteToASCII(s.DB), Detail: "the server answers for another database",
-		})
+		out.add(wrongDatabase(v.trust.Name.Database, &s))
 		return out
 	}
 	if s.TxID == 0 && s.Alh != proof.EmptyAlh() {
@@ -70,7 +64,6 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 			out.doubt = doubtOf(err)
 		}
 	}
-	slices.SortStableFunc(out.findings, func(a, b evidence.Finding) int { return cmp.Compare(a.Kind.Rank(), b.Kind.Rank()) })
 	if len(out.findings) > 0 { // tampered beats undetermined, and moves no trust
 		out.doubt, out.proven, out.walk, out.first = nil, nil, nil, false
 		out.goal = proof.SignedState{}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"immuaudit/evidence"
@@ -80,7 +81,17 @@ func rolledBack(trusted, observed proof.State) evidence.Finding {
 	return f
 }
 
-// addFinding keeps the list within bounds and free of repetition.
+// wrongDatabase is an answer for another database than was asked for. Its name
+// is the server's text, so it is quoted.
+func wrongDatabase(want string, s *proof.SignedState) evidence.Finding {
+	return evidence.Finding{
+		Kind: evidence.WrongDatabase, Check: "database", Tx: s.TxID,
+		Want: want, Got: strconv.QuoteToASCII(s.DB), Detail: "the server answers for another database",
+	}
+}
+
+// addFinding keeps the list within bounds, free of repetition, and the most
+// telling first: that is the one that incidents and events speak of.
 func addFinding(list []evidence.Finding, f evidence.Finding) []evidence.Finding {
 	for _, other := range list {
 		if other == f {
@@ -90,5 +101,9 @@ func addFinding(list []evidence.Finding, f evidence.Finding) []evidence.Finding 
 	if len(list) >= evidence.MaxFindings {
 		return list
 	}
-	return append(list, f)
+	at := len(list)
+	for at > 0 && list[at-1].Kind.Rank() > f.Kind.Rank() {
+		at--
+	}
+	return slices.Insert(list, at, f)
 }

@@ -66,7 +66,7 @@ func (e *Engine) confirm(ctx context.Context, v *view) outcome {
 		return outcome{observed: out.observed, have: true, doubt: doubtf(evidence.Unstable, "a mismatch was seen, but the server's token changed in mid-check; it is checked again in the next round")}
 	case after.DB != db:
 		wrong := outcome{observed: after, have: true}
-		wrong.add(evidence.Finding{Kind: evidence.WrongDatabase, Check: "database", Tx: after.TxID, Want: db, Got: after.DB, Detail: "the server answers for another database on a token bound to this one"})
+		wrong.add(wrongDatabase(db, &after))
 		return wrong
 	}
 	return out
