@@ -278,7 +278,7 @@ func (a *auditor) openSite() (err error) {
 		ConfigFile: c.Audit.WebConfigFile, ProbeAddress: c.Audit.ProbeAddress,
 		ProbeSocket: filepath.Join(a.store.Dir(), probeSocket),
 		Status:      func() audit.Status { return a.engine.Status() },
-		Traffic:     a.traffic,
+		Traffic:     func() web.Traffic { return traffic(a.server) },
 		Queues:      a.queues,
 		Immudb:      func(ctx context.Context) error { _, err := a.server.ServerVersion(ctx); return err },
 		Version:     version(), Logger: a.log,
@@ -318,15 +318,6 @@ func (a *auditor) run(ctx context.Context) error {
 	}
 	a.log.Info("stopped; what was proven is on disk")
 	return nil
-}
-
-func (a *auditor) traffic() web.Traffic {
-	status := a.engine.Status()
-	names := make([]evidence.Name, 0, len(status.Ledgers))
-	for _, l := range status.Ledgers {
-		names = append(names, l.Name)
-	}
-	return traffic(a.server, names)
 }
 
 func (a *auditor) queues() []evidence.Queue {

@@ -28,14 +28,7 @@ func TestFullDisk(t *testing.T) {
 	if err := s.write("defaultdb", 5); err != nil {
 		t.Fatal(err)
 	}
-	hook, err := newReceiver(dir, "hook")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := hook.up(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = hook.down() })
+	hook := receiving(t, dir)
 	a := audit(t, dir, s.Addr(), "--audit-interval", "50ms", "--audit-notification-url", hook.url())
 	a.logged(`verdict=consistent`)
 	log, err := os.Stat(filepath.Join(dir, "auditor.err"))

@@ -125,14 +125,7 @@ func TestOnceDelivers(t *testing.T) {
 	if err := s.write("defaultdb", 5); err != nil {
 		t.Fatal(err)
 	}
-	hook, err := newReceiver(dir, "hook")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := hook.up(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = hook.down() })
+	hook := receiving(t, dir)
 	once := []string{"audit-mode", "-a", s.Addr(), "--once", "--audit-notification-url", hook.url()}
 	run(t, dir, 1, once...)
 	run(t, dir, 0, once...)

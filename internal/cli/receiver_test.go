@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -49,6 +50,20 @@ func newReceiver(dir, name string) (*receiver, error) {
 	}
 	r.addr = l.Addr().String()
 	return r, l.Close()
+}
+
+// receiving is a receiver that answers until the test ends.
+func receiving(t *testing.T, dir string) *receiver {
+	t.Helper()
+	r, err := newReceiver(dir, "hook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.up(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.down() })
+	return r
 }
 
 func (r *receiver) url() string { return "http://" + r.addr + "/notify" }

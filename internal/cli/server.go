@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 
-	"immuaudit/evidence"
 	"immuaudit/internal/config"
 	"immuaudit/internal/web"
 	"immuaudit/internal/wire"
@@ -68,12 +67,11 @@ func signingKey(c *config.Config) (*ecdsa.PublicKey, []byte, error) {
 }
 
 // traffic is what the connection did, for the metrics.
-func traffic(c *wire.Client, ledgers []evidence.Name) web.Traffic {
+func traffic(c *wire.Client) web.Traffic {
 	stats := c.Stats()
 	t := web.Traffic{Logins: stats.Logins, CallsInFlight: int(stats.InFlight), PerLedger: map[string]web.Usage{}}
-	for _, name := range ledgers {
-		u := c.Usage(name.Database)
-		t.PerLedger[name.Database] = web.Usage{Calls: u.Calls, BytesIn: u.BytesIn, BytesOut: u.BytesOut}
+	for name, u := range c.Usages() {
+		t.PerLedger[name] = web.Usage(u)
 	}
 	return t
 }

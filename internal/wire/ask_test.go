@@ -61,10 +61,10 @@ func TestAsk(t *testing.T) {
 	if got := c.Stats(); got.Logins != 1 || got.InFlight != 0 || got.Calls["CurrentState"] != 3 || got.Calls["UseDatabase"] != 2 || got.BytesIn == 0 || got.BytesOut == 0 {
 		t.Errorf("Stats: %+v", got)
 	}
-	if got := c.Usage("ledger"); got.Calls != 5 || got.BytesIn == 0 || got.BytesOut == 0 {
+	if got := c.Usages()["ledger"]; got.Calls != 5 || got.BytesIn == 0 || got.BytesOut == 0 {
 		t.Errorf("Usage: %+v", got)
 	}
-	if got := c.Usage("never asked for"); got != (Usage{}) {
+	if got := c.Usages()["never asked for"]; got != (Usage{}) {
 		t.Errorf("Usage: %+v", got)
 	}
 }

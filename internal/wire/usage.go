@@ -46,16 +46,15 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Usage reads the counters of one database; they are zero for one that was
-// never asked for.
-func (c *Client) Usage(db string) Usage {
+// Usages reads the counters of every database that was asked for.
+func (c *Client) Usages() map[string]Usage {
 	c.mu.Lock()
-	k := c.ledgers[db]
-	c.mu.Unlock()
-	if k == nil {
-		return Usage{}
+	defer c.mu.Unlock()
+	all := make(map[string]Usage, len(c.ledgers))
+	for name, k := range c.ledgers {
+		all[name] = k.traffic.usage()
 	}
-	return k.traffic.usage()
+	return all
 }
 
 // callCounters has a counter for every method the client calls.
