@@ -39,10 +39,12 @@ type CheckResult struct {
 // Probe is one question of the search for the divergence: what the auditor
 // remembers of a transaction, and what the server showed.
 type Probe struct {
-	Tx         uint64
-	Remembered proof.Hash
-	Shown      *proof.Hash // nil where the server showed none
-	Note       string      // why not, or how the hash was had
+	Tx uint64
+	// Leaf is the RFC 6962 leaf hash H(00 || Alh) of the remembered Alh: that
+	// is all that the mirror keeps of a transaction.
+	Leaf  proof.Hash
+	Shown *proof.Hash // Alh; nil where the server showed none
+	Note  string      // why not, or how the hash was had
 }
 
 // Material is what an auditor has in hand when it opens an incident. Only

@@ -93,6 +93,9 @@ type Incident struct {
 	// the server shows later.
 	Trusted  proof.SignedState
 	Observed proof.SignedState
+	// Divergence is where the server's history parts from the remembered one,
+	// nil where that could not be found out.
+	Divergence *Divergence
 	// LastSeen is when a round last ran into the same contradiction, Seen how often.
 	LastSeen time.Time
 	Seen     uint64
@@ -119,6 +122,9 @@ const (
 	EventStale           EventType = "stale"            // not auditable for longer than --audit-stale-after
 	EventRecovered       EventType = "recovered"        // auditable again after stale
 	EventStateCreated    EventType = "state-created"    // a state directory was made anew
+	EventNotGrowing      EventType = "not-growing"      // no new transaction for longer than --audit-expect-growth
+	EventClockSkew       EventType = "clock-skew"       // timestamps run backwards or ahead by more than --audit-clock-skew
+	EventStateProblem    EventType = "state-problem"    // the auditor's own state is not what it left behind
 	EventDecision        EventType = "decision"         // an operator accepted, kept, acknowledged, pinned, imported or renamed
 )
 
@@ -137,6 +143,12 @@ type Event struct {
 	// the server showed.
 	Previous *proof.SignedState
 	Current  *proof.SignedState
+	// Divergence is that of the incident.
+	Divergence *Divergence
+	// Sequence is the number of the commit that stored the event: whoever
+	// keeps notifications can tell an auditor whose state was rolled back. It
+	// is set by the store; 0 where the event was not stored.
+	Sequence uint64
 }
 
 // Delivery asks for an event to be sent to a sink. It is stored in the same

@@ -237,12 +237,12 @@ func (o *Outcome) recompute() {
 			o.Recomputed = append(o.Recomputed, fmt.Sprintf(format, args...))
 		}
 	}
-	remembered := map[uint64]proof.Hash{}
 	for _, p := range f.Probes {
-		if remembered[p.Tx] = p.Remembered; p.Shown != nil && *p.Shown != p.Remembered {
-			say("Transaction %d was remembered as %s and shown as %s.", p.Tx, p.Remembered, *p.Shown)
+		if p.Shown != nil && proof.LeafHash(*p.Shown) != p.Leaf {
+			say("Transaction %d was shown as %s, which is not the one remembered: its leaf hash is %s, the remembered one %s.", p.Tx, *p.Shown, proof.LeafHash(*p.Shown), p.Leaf)
 		}
 	}
+	remembered := map[uint64]proof.Hash{}
 	if !isZero(&f.Trusted) {
 		remembered[f.Trusted.TxID] = f.Trusted.Alh
 	}

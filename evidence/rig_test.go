@@ -192,7 +192,7 @@ func forked(t testing.TB) (evidence.Material, serverKey) {
 	m.Divergence = &evidence.Divergence{LastGoodTx: 2, FirstBadTx: 3}
 	h2, h3 := honest.headers[1].Alh(), honest.headers[2].Alh()
 	o3 := other.headers[2].Alh()
-	m.Probes = []evidence.Probe{{Tx: 2, Remembered: h2, Shown: &h2}, {Tx: 3, Remembered: h3, Shown: &o3}}
+	m.Probes = []evidence.Probe{{Tx: 2, Leaf: proof.LeafHash(h2), Shown: &h2}, {Tx: 3, Leaf: proof.LeafHash(h3), Shown: &o3}}
 	return m, key
 }
 

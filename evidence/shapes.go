@@ -69,10 +69,10 @@ type testimonyJSON struct {
 }
 
 type probeJSON struct {
-	Tx         uint64   `json:"tx"`
-	Remembered hexHash  `json:"remembered"`
-	Shown      *hexHash `json:"shown,omitempty"`
-	Note       string   `json:"note,omitempty"`
+	Tx    uint64   `json:"tx"`
+	Leaf  hexHash  `json:"remembered_leaf"`
+	Shown *hexHash `json:"shown,omitempty"`
+	Note  string   `json:"note,omitempty"`
 }
 
 // stateJSON: signed_bytes is what a signature covers; database, tx and alh
@@ -294,9 +294,9 @@ func unpackProof(j *proofJSON) (*Contradiction, error) {
 }
 
 func packProbe(p *Probe) (probeJSON, error) {
-	return probeJSON{p.Tx, hexHash(p.Remembered), (*hexHash)(p.Shown), p.Note}, nil
+	return probeJSON{p.Tx, hexHash(p.Leaf), (*hexHash)(p.Shown), p.Note}, nil
 }
 
 func unpackProbe(j *probeJSON) (Probe, error) {
-	return Probe{j.Tx, proof.Hash(j.Remembered), (*proof.Hash)(j.Shown), j.Note}, nil
+	return Probe{j.Tx, proof.Hash(j.Leaf), (*proof.Hash)(j.Shown), j.Note}, nil
 }

@@ -16,6 +16,9 @@ import (
 // in 64 bits.
 const MaxPath = 64
 
+// LeafHash is the RFC 6962 leaf hash of a transaction, H(00 || Alh).
+func LeafHash(alh Hash) Hash { return leafHash(&alh) }
+
 func leafHash(data *Hash) Hash {
 	var b [1 + 32]byte
 	b[0] = rfc6962.RFC6962LeafHashPrefix

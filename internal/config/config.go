@@ -95,8 +95,12 @@ type Auditor struct {
 	WalkLimit     uint64 // longest gap, in transactions, that a round closes by walking; 0 = dual proofs only
 	WalkRate      int    // transactions per second of the background walk
 	StaleAfter    time.Duration
-	ProbeAddress  string // host:port of the plaintext health probes; "" = none
-	WebConfigFile string // TLS and basic auth of the monitoring port; "" = none
+	Mirror        bool          // keep the Alh of every transaction
+	StateGuard    string        // file that witnesses the state directory; "" = beside it, see Config.StateGuard
+	ExpectGrowth  time.Duration // alert when a ledger has no new transaction for so long; 0 = never
+	ClockSkew     time.Duration // alert when timestamps run backwards or ahead by more; 0 = never
+	ProbeAddress  string        // host:port of the plaintext health probes; "" = none
+	WebConfigFile string        // TLS and basic auth of the monitoring port; "" = none
 
 	Once bool
 	JSON bool

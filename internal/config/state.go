@@ -38,6 +38,15 @@ func (c *Config) stateDir() string {
 	return systemState // an account without a home is a service's
 }
 
+// StateGuard is the file that witnesses the state directory, absolute where the working directory is known:
+// --state-guard if given, else the name of the state directory with .guard beside it. given says which.
+func (c *Config) StateGuard() (file string, given bool) {
+	if c.Audit.StateGuard != "" {
+		return c.host.absolute(c.Audit.StateGuard), true
+	}
+	return filepath.Clean(c.host.absolute(c.stateDir())) + ".guard", false
+}
+
 // temporaryPlaces are the variables that name the system's temporary directory.
 func temporaryPlaces() []string { return []string{"TMPDIR", "TMP", "TEMP"} }
 

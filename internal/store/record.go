@@ -130,26 +130,27 @@ func (r trustRecord) trust(name evidence.Name, version uint64, walk []byte) evid
 }
 
 type incidentRecord struct {
-	UUID          string             `json:"uuid,omitempty"`
-	Kind          evidence.Kind      `json:"kind"`
-	OpenedAt      time.Time          `json:"opened_at,omitzero"`
-	Findings      []evidence.Finding `json:"findings,omitempty"`
-	Trusted       signedRecord       `json:"trusted"`
-	Observed      signedRecord       `json:"observed"`
-	LastSeen      time.Time          `json:"last_seen,omitzero"`
-	Seen          uint64             `json:"seen"`
-	AckedAt       time.Time          `json:"acked_at,omitzero"`
-	AckedNote     string             `json:"acked_note,omitempty"`
-	ClosedAt      time.Time          `json:"closed_at,omitzero"`
-	CloseNote     string             `json:"close_note,omitempty"`
-	Evidence      string             `json:"evidence,omitempty"`
-	EvidenceError string             `json:"evidence_error,omitempty"`
+	UUID          string               `json:"uuid,omitempty"`
+	Kind          evidence.Kind        `json:"kind"`
+	OpenedAt      time.Time            `json:"opened_at,omitzero"`
+	Findings      []evidence.Finding   `json:"findings,omitempty"`
+	Trusted       signedRecord         `json:"trusted"`
+	Observed      signedRecord         `json:"observed"`
+	Divergence    *evidence.Divergence `json:"divergence,omitempty"`
+	LastSeen      time.Time            `json:"last_seen,omitzero"`
+	Seen          uint64               `json:"seen"`
+	AckedAt       time.Time            `json:"acked_at,omitzero"`
+	AckedNote     string               `json:"acked_note,omitempty"`
+	ClosedAt      time.Time            `json:"closed_at,omitzero"`
+	CloseNote     string               `json:"close_note,omitempty"`
+	Evidence      string               `json:"evidence,omitempty"`
+	EvidenceError string               `json:"evidence_error,omitempty"`
 }
 
 func recordIncident(i evidence.Incident) incidentRecord {
 	return incidentRecord{
 		UUID: i.UUID, Kind: i.Kind, OpenedAt: plain(i.OpenedAt), Findings: i.Findings,
-		Trusted: recordSigned(i.Trusted), Observed: recordSigned(i.Observed),
+		Trusted: recordSigned(i.Trusted), Observed: recordSigned(i.Observed), Divergence: i.Divergence,
 		LastSeen: plain(i.LastSeen), Seen: i.Seen,
 		AckedAt: plain(i.AckedAt), AckedNote: i.AckedNote,
 		ClosedAt: plain(i.ClosedAt), CloseNote: i.CloseNote,
@@ -161,7 +162,7 @@ func (r incidentRecord) incident(id string, version uint64, name evidence.Name, 
 	return evidence.Incident{
 		ID: id, Version: version, Name: name, UUID: r.UUID, Kind: r.Kind, Status: status,
 		OpenedAt: r.OpenedAt, Findings: r.Findings,
-		Trusted: r.Trusted.signed(), Observed: r.Observed.signed(),
+		Trusted: r.Trusted.signed(), Observed: r.Observed.signed(), Divergence: r.Divergence,
 		LastSeen: r.LastSeen, Seen: r.Seen, AckedAt: r.AckedAt, AckedNote: r.AckedNote,
 		ClosedAt: r.ClosedAt, CloseNote: r.CloseNote,
 		Evidence: r.Evidence, EvidenceError: r.EvidenceError,
@@ -169,23 +170,24 @@ func (r incidentRecord) incident(id string, version uint64, name evidence.Name, 
 }
 
 type eventRecord struct {
-	ID       string             `json:"id"`
-	Type     evidence.EventType `json:"type"`
-	At       time.Time          `json:"at,omitzero"`
-	UUID     string             `json:"uuid,omitempty"`
-	Verdict  evidence.Verdict   `json:"verdict"`
-	Kind     evidence.Kind      `json:"kind,omitempty"`
-	Incident string             `json:"incident,omitempty"`
-	Message  string             `json:"message,omitempty"`
-	Previous *signedRecord      `json:"previous,omitempty"`
-	Current  *signedRecord      `json:"current,omitempty"`
+	ID         string               `json:"id"`
+	Type       evidence.EventType   `json:"type"`
+	At         time.Time            `json:"at,omitzero"`
+	UUID       string               `json:"uuid,omitempty"`
+	Verdict    evidence.Verdict     `json:"verdict"`
+	Kind       evidence.Kind        `json:"kind,omitempty"`
+	Incident   string               `json:"incident,omitempty"`
+	Message    string               `json:"message,omitempty"`
+	Previous   *signedRecord        `json:"previous,omitempty"`
+	Current    *signedRecord        `json:"current,omitempty"`
+	Divergence *evidence.Divergence `json:"divergence,omitempty"`
 }
 
 func recordEvent(e evidence.Event) eventRecord {
 	return eventRecord{
 		ID: e.ID, Type: e.Type, At: plain(e.At), UUID: e.UUID, Verdict: e.Verdict, Kind: e.Kind,
 		Incident: e.Incident, Message: e.Message,
-		Previous: recordSignedMaybe(e.Previous), Current: recordSignedMaybe(e.Current),
+		Previous: recordSignedMaybe(e.Previous), Current: recordSignedMaybe(e.Current), Divergence: e.Divergence,
 	}
 }
 
@@ -193,7 +195,7 @@ func (r eventRecord) event(name evidence.Name) evidence.Event {
 	return evidence.Event{
 		ID: r.ID, Type: r.Type, At: r.At, Name: name, UUID: r.UUID, Verdict: r.Verdict, Kind: r.Kind,
 		Incident: r.Incident, Message: r.Message,
-		Previous: r.Previous.signedMaybe(), Current: r.Current.signedMaybe(),
+		Previous: r.Previous.signedMaybe(), Current: r.Current.signedMaybe(), Divergence: r.Divergence,
 	}
 }
 
