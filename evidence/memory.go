@@ -110,6 +110,12 @@ type Incident struct {
 	EvidenceError string
 }
 
+// Witnessed is a state that the server signed, and when it was proven.
+type Witnessed struct {
+	State proof.SignedState
+	At    time.Time
+}
+
 // EventType names what is worth telling somebody.
 type EventType string
 
