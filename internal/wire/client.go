@@ -61,6 +61,7 @@ type Client struct {
 	conn               *grpc.ClientConn
 	tls                bool
 
+	shown   *certificate
 	uuid    atomic.Pointer[string]
 	traffic traffic
 	calls   map[string]*atomic.Uint64 // by method; the keys never change
@@ -106,11 +107,12 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	shown := new(certificate)
 	// passthrough leaves looking up the name to every attempt to connect; the
 	// dns resolver would remember addresses for half a minute.
 	target := url.URL{Scheme: "passthrough", Path: "/" + o.Address}
 	conn, err := grpc.NewClient(target.String(),
-		grpc.WithTransportCredentials(creds),
+		grpc.WithTransportCredentials(witness{creds, shown}),
 		// An auditor looks at the server itself, not at what HTTPS_PROXY
 		// happens to name.
 		grpc.WithNoProxy(),
@@ -140,6 +142,7 @@ func New(o Options) (*Client, error) {
 		log:        log,
 		conn:       conn,
 		tls:        o.TLS.Enabled || o.TLS.Mutual,
+		shown:      shown,
 		calls:      callCounters(),
 		freshLogin: freshLogin,
 		logInPace:  rate.NewLimiter(rate.Every(loginEvery), loginBurst),

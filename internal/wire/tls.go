@@ -1,15 +1,20 @@
 package wire
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -55,6 +60,43 @@ func (o TLSOptions) credentials(host string, now time.Time, log *slog.Logger) (c
 		config.Certificates = []tls.Certificate{*pair}
 	}
 	return credentials.NewTLS(config), nil
+}
+
+// certificate is the SHA-256 of the certificate that the server showed last.
+type certificate = atomic.Pointer[[sha256.Size]byte]
+
+// witness notes whom each handshake was made with. It asks no earlier than
+// when one is complete: only then has the server shown that the certificate is
+// its own.
+type witness struct {
+	credentials.TransportCredentials
+	shown *certificate
+}
+
+func (w witness) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if info, ok := info.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+		sum := sha256.Sum256(info.State.PeerCertificates[0].Raw)
+		w.shown.Store(&sum)
+	}
+	return conn, info, nil
+}
+
+func (w witness) Clone() credentials.TransportCredentials {
+	return witness{w.TransportCredentials.Clone(), w.shown}
+}
+
+// CertificateSHA256 is the SHA-256 of the certificate (DER) that the server
+// showed when the newest connection to it was made, in hex. It is "" in
+// plaintext, and before the first connection.
+func (c *Client) CertificateSHA256() string {
+	if sum := c.shown.Load(); sum != nil {
+		return hex.EncodeToString(sum[:])
+	}
+	return ""
 }
 
 func loadAuthorities(file string) (*x509.CertPool, error) {

@@ -5,15 +5,19 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,18 +143,96 @@ func TestTLS(t *testing.T) {
 			}
 			s := serve(t, opts, "db0")
 			c := dial(t, s.addr, func(o *Options) { o.TLS = tt.client })
+			if got := c.CertificateSHA256(); got != "" {
+				t.Errorf("certificate %s before there was a connection", got)
+			}
 			_, err := c.CurrentState(t.Context(), "db0")
 			if tt.says == "" {
 				if err != nil {
 					t.Error(err)
 				}
+				if got := c.CertificateSHA256(); got != sumOf(tt.server.Certificates[0]) {
+					t.Errorf("certificate %q is not the server's", got)
+				}
 				return
+			}
+			// Where it was this side that refused, the server never showed
+			// that the certificate is its own.
+			if got := c.CertificateSHA256(); tt.server != mutual && got != "" {
+				t.Errorf("certificate %s of a server that was refused", got)
 			}
 			wantFault(t, err, Unreachable, tt.says)
 			if s.called("Login") != 0 {
 				t.Error("the password was sent all the same")
 			}
 		})
+	}
+}
+
+func sumOf(pair tls.Certificate) string {
+	return fmt.Sprintf("%x", sha256.Sum256(pair.Certificate[0]))
+}
+
+// The certificate told is that of the newest connection, whoever asks for it
+// meanwhile.
+func TestRenewedCertificate(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	first := a.issue(t, "first", &x509.Certificate{IPAddresses: loopback()})
+	second := a.issue(t, "second", &x509.Certificate{IPAddresses: loopback()})
+	a.issue(t, "client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	oneWay := TLSOptions{Enabled: true, CAFile: a.file}
+	mutual := TLSOptions{Mutual: true, CAFile: a.file, CertFile: a.path("client.crt"), KeyFile: a.path("client.key")}
+	for name, tt := range map[string]struct {
+		client TLSOptions
+		auth   tls.ClientAuthType
+	}{"TLS": {oneWay, tls.NoClientCert}, "mutual": {mutual, tls.RequireAndVerifyClientCert}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var shown atomic.Pointer[tls.Certificate]
+			shown.Store(&first)
+			s := serve(t, secured(&tls.Config{
+				GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown.Load(), nil },
+				ClientAuth:     tt.auth, ClientCAs: a.pool(),
+			}), "db0")
+			c := dial(t, s.addr, func(o *Options) { o.TLS = tt.client })
+			ask := func() error { _, err := c.CurrentState(t.Context(), "db0"); return err }
+			if err := ask(); err != nil {
+				t.Fatal(err)
+			}
+			asking := make(chan struct{})
+			var asked sync.WaitGroup
+			asked.Go(func() {
+				for {
+					select {
+					case <-asking:
+						return
+					default:
+					}
+					if got := c.CertificateSHA256(); got != sumOf(first) && got != sumOf(second) {
+						t.Errorf("certificate %q", got)
+						return
+					}
+				}
+			})
+			// A renewal shows only once a connection is made.
+			shown.Store(&second)
+			if err := ask(); err != nil || c.CertificateSHA256() != sumOf(first) {
+				t.Errorf("%s, %v", c.CertificateSHA256(), err)
+			}
+			s.restart(t)
+			eventually(t, ask)
+			close(asking)
+			asked.Wait()
+			if got := c.CertificateSHA256(); got != sumOf(second) {
+				t.Errorf("certificate %s, want the renewed one", got)
+			}
+		})
+	}
+	plain := serve(t, nil, "db0")
+	c := dial(t, plain.addr)
+	if _, err := c.CurrentState(t.Context(), "db0"); err != nil || c.CertificateSHA256() != "" {
+		t.Errorf("in plaintext: %q, %v", c.CertificateSHA256(), err)
 	}
 }
 
