@@ -460,13 +460,13 @@ func sameState(a, b proof.SignedState) bool {
 	return a.DB == b.DB && a.State == b.State && bytes.Equal(a.PublicKey, b.PublicKey) && bytes.Equal(a.Signature, b.Signature)
 }
 
-func eventSum(name evidence.Name, at int64, body []byte) [32]byte {
-	return sum("event", name.Server, name.Database, at, body)
+func eventSum(sequence uint64, name evidence.Name, at int64, body []byte) [32]byte {
+	return sum("event", sequence, name.Server, name.Database, at, body)
 }
 
 func (w *writing) putEvent(e preparedEvent) error {
-	s := eventSum(e.name, e.at, e.body)
-	_, err := w.exec("INSERT INTO event (server, database, at, body, sum) VALUES (?, ?, ?, ?, ?)", e.name.Server, e.name.Database, e.at, e.body, s[:])
+	s := eventSum(w.sequence, e.name, e.at, e.body)
+	_, err := w.exec("INSERT INTO event (sequence, server, database, at, body, sum) VALUES (?, ?, ?, ?, ?, ?)", w.sequence, e.name.Server, e.name.Database, e.at, e.body, s[:])
 	w.events = true
 	return err
 }

@@ -119,8 +119,9 @@ func (c *committer) probe(ctx context.Context) error {
 
 // writing is one transaction on its way.
 type writing struct {
-	c      *committer
-	digest [32]byte
+	c        *committer
+	sequence uint64 // the number that this commit will have
+	digest   [32]byte
 	// what to do at the end of the transaction
 	queued bool                // deliveries were put into the outbox
 	sinks  map[string]struct{} // … of these sinks
@@ -234,11 +235,12 @@ func (c *committer) write(batch []*job, results []error) (queued bool, err error
 	if err := c.begin(w); err != nil {
 		return false, err
 	}
-	var commits uint64
+	var before uint64
 	var digest []byte
-	if err := w.row("SELECT commits, digest FROM meta WHERE one = 1", nil, &commits, &digest); err != nil {
+	if err := w.row("SELECT commits, digest FROM meta WHERE one = 1", nil, &before, &digest); err != nil {
 		return false, err
 	}
+	w.sequence = before + 1
 	copy(w.digest[:], digest)
 	stored := 0
 	for i, j := range batch {
@@ -256,8 +258,7 @@ func (c *committer) write(batch []*job, results []error) (queued bool, err error
 	if err := w.prune(); err != nil {
 		return false, err
 	}
-	commits++
-	if _, err := w.exec("UPDATE meta SET commits = ?, digest = ? WHERE one = 1", commits, w.digest[:]); err != nil {
+	if _, err := w.exec("UPDATE meta SET commits = ?, digest = ? WHERE one = 1", w.sequence, w.digest[:]); err != nil {
 		return false, err
 	}
 	c.s.ownMu.Lock()
@@ -268,7 +269,7 @@ func (c *committer) write(batch []*job, results []error) (queued bool, err error
 	if err != nil {
 		return false, err
 	}
-	c.watermark(commits)
+	c.watermark(w.sequence)
 	return w.queued, nil
 }
 

@@ -65,8 +65,8 @@ func (b sinkBook) answered(id int64, note func(*evidence.Queue)) {
 	note(q)
 }
 
-func deliverySum(key waitingKey, replaceable, urgent bool, queued int64, body []byte) [32]byte {
-	return sum("outbox", key.sink, key.name.Server, key.name.Database, string(key.typ), replaceable, urgent, queued, body)
+func deliverySum(sequence uint64, key waitingKey, replaceable, urgent bool, queued int64, body []byte) [32]byte {
+	return sum("outbox", sequence, key.sink, key.name.Server, key.name.Database, string(key.typ), replaceable, urgent, queued, body)
 }
 
 // putDelivery queues a delivery. It takes the place of a waiting one of the
@@ -85,9 +85,9 @@ func (w *writing) putDelivery(d preparedDelivery) error {
 	}
 	urgent := key.typ == evidence.EventTampered
 	queued := time.Now().UnixNano()
-	s := deliverySum(key, d.coalesce, urgent, queued, d.event.body)
-	_, err = w.exec("INSERT INTO outbox (sink, server, database, type, replaceable, urgent, queued, attempts, next_try, last_err, body, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		key.sink, key.name.Server, key.name.Database, string(key.typ), d.coalesce, urgent, queued, attempts, nextTry, lastErr, d.event.body, s[:])
+	s := deliverySum(w.sequence, key, d.coalesce, urgent, queued, d.event.body)
+	_, err = w.exec("INSERT INTO outbox (sequence, sink, server, database, type, replaceable, urgent, queued, attempts, next_try, last_err, body, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		w.sequence, key.sink, key.name.Server, key.name.Database, string(key.typ), d.coalesce, urgent, queued, attempts, nextTry, lastErr, d.event.body, s[:])
 	w.queued = true
 	w.sinks[key.sink] = struct{}{}
 	return err
@@ -146,7 +146,7 @@ func (s *Store) waitingSinks(ctx context.Context) ([]string, error) {
 	return sinks, s.explain(err)
 }
 
-const pendingColumns = "id, sink, server, database, type, replaceable, urgent, queued, attempts, next_try, last_err, body, sum"
+const pendingColumns = "id, sequence, sink, server, database, type, replaceable, urgent, queued, attempts, next_try, last_err, body, sum"
 
 func (s *Store) dueOf(ctx context.Context, sink string, now time.Time, limit int) ([]evidence.Pending, error) {
 	// Twice the same query, so that each goes along the index.
@@ -175,18 +175,19 @@ func (s *Store) scanPending(rows *sql.Rows) (evidence.Pending, error) {
 	var p evidence.Pending
 	var key waitingKey
 	var typ string
+	var sequence uint64
 	var replaceable, urgent bool
 	var queued, nextTry int64
 	var body, rowSum []byte
-	if err := rows.Scan(&p.ID, &key.sink, &key.name.Server, &key.name.Database, &typ, &replaceable, &urgent, &queued, &p.Attempts, &nextTry, &p.LastErr, &body, &rowSum); err != nil {
+	if err := rows.Scan(&p.ID, &sequence, &key.sink, &key.name.Server, &key.name.Database, &typ, &replaceable, &urgent, &queued, &p.Attempts, &nextTry, &p.LastErr, &body, &rowSum); err != nil {
 		return p, misshapen(s.path, "delivery", err)
 	}
 	key.typ = evidence.EventType(typ)
 	var r eventRecord
-	if want := deliverySum(key, replaceable, urgent, queued, body); !slices.Equal(want[:], rowSum) || decode(body, &r) != nil {
+	if want := deliverySum(sequence, key, replaceable, urgent, queued, body); !slices.Equal(want[:], rowSum) || decode(body, &r) != nil {
 		return p, broken(s.path, "delivery", p.ID)
 	}
-	p.Sink, p.Event, p.Queued, p.NextTry = key.sink, r.event(key.name), moment(queued), moment(nextTry)
+	p.Sink, p.Event, p.Queued, p.NextTry = key.sink, r.event(key.name, sequence), moment(queued), moment(nextTry)
 	return p, nil
 }
 

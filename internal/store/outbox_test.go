@@ -206,3 +206,47 @@ func TestOutboxIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestSequence: an event and its deliveries carry the number of the commit
+// that stored them, so that a receiver can tell a state that was rolled back.
+func TestSequence(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	name := ledger("prod", "a")
+	tell := func(id string) {
+		t.Helper()
+		event := eventOf(name, evidence.EventComparison, id)
+		event.Sequence = 4711 // not for the caller to say
+		apply(t, s, evidence.Change{Events: []evidence.Event{event}, Deliveries: []evidence.Delivery{{Sink: "x", Event: event, Coalesce: true}}})
+	}
+	check := func(waiting uint64, kept ...uint64) {
+		t.Helper()
+		list := due(t, s, noon, 9)
+		if len(list) != 1 || list[0].Event.Sequence != waiting {
+			t.Errorf("waiting: %+v, want sequence %d", list, waiting)
+		}
+		events, err := s.Events(t.Context(), noon, 9)
+		var got []uint64
+		for _, e := range events {
+			got = append(got, e.Sequence)
+		}
+		if err != nil || !slices.Equal(got, kept) {
+			t.Errorf("kept: %v, want %v, %v", got, kept, err)
+		}
+	}
+	tell("e1")
+	check(2, 2)
+	tell("e2")
+	check(3, 2, 3)
+	stale := trustAt(name, 7, 10)
+	refused(t, s.Apply(t.Context(), evidence.Change{Trust: &stale, Events: []evidence.Event{eventOf(name, evidence.EventStale, "e3")}}), ErrConflict)
+	if err := s.Retry(t.Context(), due(t, s, noon, 9)[0].ID, noon, "down"); err != nil {
+		t.Fatal(err)
+	}
+	check(3, 2, 3)
+	finish(t, s)
+	s = open(t, dir)
+	tell("e4")
+	check(5, 2, 3, 5)
+}

@@ -146,7 +146,7 @@ func TestRename(t *testing.T) {
 		if all.Open[0].Name != ofA || all.Open[0].Version != versions || all.Open[1].Name != ofB {
 			t.Errorf("incidents: %+v", all.Open)
 		}
-		if got := due(t, s, noon, 9); len(got) != 1 || got[0].Event.Name != ofA {
+		if got := due(t, s, noon, 9); len(got) != 1 || got[0].Event.Name != ofA || got[0].Event.Sequence != 2 {
 			t.Errorf("deliveries: %+v", got)
 		}
 		if err := invariants(s); err != nil {

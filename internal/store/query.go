@@ -286,24 +286,24 @@ func (s *Store) Events(ctx context.Context, since time.Time, limit int) ([]evide
 }
 
 func (s *Store) events(ctx context.Context, q querier, since int64, limit int) ([]evidence.Event, error) {
-	rows, err := q.QueryContext(ctx, "SELECT seq, server, database, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
+	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
 	if err != nil {
 		return nil, err
 	}
 	var list []evidence.Event
 	err = each(rows, func(rows *sql.Rows) error {
-		var seq uint64
+		var seq, sequence uint64
 		var at int64
 		var name evidence.Name
 		var body, rowSum []byte
-		if err := rows.Scan(&seq, &name.Server, &name.Database, &at, &body, &rowSum); err != nil {
+		if err := rows.Scan(&seq, &sequence, &name.Server, &name.Database, &at, &body, &rowSum); err != nil {
 			return misshapen(s.path, "event", err)
 		}
 		var r eventRecord
-		if want := eventSum(name, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
+		if want := eventSum(sequence, name, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
 			return broken(s.path, "event", seq)
 		}
-		list = append(list, r.event(name))
+		list = append(list, r.event(name, sequence))
 		return nil
 	})
 	return list, err

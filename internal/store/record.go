@@ -191,11 +191,11 @@ func recordEvent(e evidence.Event) eventRecord {
 	}
 }
 
-func (r eventRecord) event(name evidence.Name) evidence.Event {
+func (r eventRecord) event(name evidence.Name, sequence uint64) evidence.Event {
 	return evidence.Event{
 		ID: r.ID, Type: r.Type, At: r.At, Name: name, UUID: r.UUID, Verdict: r.Verdict, Kind: r.Kind,
 		Incident: r.Incident, Message: r.Message,
-		Previous: r.Previous.signedMaybe(), Current: r.Current.signedMaybe(), Divergence: r.Divergence,
+		Previous: r.Previous.signedMaybe(), Current: r.Current.signedMaybe(), Divergence: r.Divergence, Sequence: sequence,
 	}
 }
 

@@ -26,7 +26,7 @@ func TestNothingIsLeftOut(t *testing.T) {
 	incident.ID, incident.Version, incident.Kind, incident.Status = "i-1", 0, evidence.Tree, evidence.Open
 	event.Verdict = evidence.Consistent
 	apply(t, s, evidence.Change{Trust: &trust, Incidents: []evidence.Incident{incident}, Events: []evidence.Event{event}})
-	trust.Version, incident.Version = 1, 1
+	trust.Version, incident.Version, event.Sequence = 1, 1, 2
 	all, err := s.Load(t.Context())
 	if err != nil || !reflect.DeepEqual(all.Trust, []evidence.Trust{trust}) || !reflect.DeepEqual(all.Open, []evidence.Incident{incident}) {
 		t.Errorf("got  %+v\nwant %+v\n     %+v, %v", all, trust, incident, err)

@@ -132,19 +132,20 @@ func (w *writing) moveIncidents(r renaming) error {
 
 func (w *writing) moveEvents(r renaming) error {
 	type row struct {
-		seq, at int64
-		name    evidence.Name
-		body    []byte
+		seq, at  int64
+		sequence uint64
+		name     evidence.Name
+		body     []byte
 	}
-	all, err := collect(w, "SELECT seq, server, database, at, body FROM event WHERE "+r.where, r.from, func(rows *sql.Rows, e *row) error {
-		return rows.Scan(&e.seq, &e.name.Server, &e.name.Database, &e.at, &e.body)
+	all, err := collect(w, "SELECT seq, sequence, server, database, at, body FROM event WHERE "+r.where, r.from, func(rows *sql.Rows, e *row) error {
+		return rows.Scan(&e.seq, &e.sequence, &e.name.Server, &e.name.Database, &e.at, &e.body)
 	})
 	if err != nil {
 		return err
 	}
 	for _, e := range all {
 		name := r.name(e.name)
-		s := eventSum(name, e.at, e.body)
+		s := eventSum(e.sequence, name, e.at, e.body)
 		if _, err := w.exec("UPDATE event SET server = ?, database = ?, sum = ? WHERE seq = ?", name.Server, name.Database, s[:], e.seq); err != nil {
 			return err
 		}
@@ -155,19 +156,20 @@ func (w *writing) moveEvents(r renaming) error {
 func (w *writing) moveOutbox(r renaming) error {
 	type row struct {
 		id, queued          int64
+		sequence            uint64
 		key                 waitingKey
 		replaceable, urgent bool
 		body                []byte
 	}
-	all, err := collect(w, "SELECT id, sink, server, database, type, replaceable, urgent, queued, body FROM outbox WHERE "+r.where, r.from, func(rows *sql.Rows, d *row) error {
-		return rows.Scan(&d.id, &d.key.sink, &d.key.name.Server, &d.key.name.Database, &d.key.typ, &d.replaceable, &d.urgent, &d.queued, &d.body)
+	all, err := collect(w, "SELECT id, sequence, sink, server, database, type, replaceable, urgent, queued, body FROM outbox WHERE "+r.where, r.from, func(rows *sql.Rows, d *row) error {
+		return rows.Scan(&d.id, &d.sequence, &d.key.sink, &d.key.name.Server, &d.key.name.Database, &d.key.typ, &d.replaceable, &d.urgent, &d.queued, &d.body)
 	})
 	if err != nil {
 		return err
 	}
 	for _, d := range all {
 		d.key.name = r.name(d.key.name)
-		s := deliverySum(d.key, d.replaceable, d.urgent, d.queued, d.body)
+		s := deliverySum(d.sequence, d.key, d.replaceable, d.urgent, d.queued, d.body)
 		if _, err := w.exec("UPDATE outbox SET server = ?, database = ?, sum = ? WHERE id = ?", d.key.name.Server, d.key.name.Database, s[:], d.id); err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 const (
 	// applicationID marks a state.db as ours ("imau"), userVersion its layout.
 	applicationID = 0x696d6175
-	userVersion   = 1
+	userVersion   = 2
 
 	busyTimeout = 10 * time.Second
 )
@@ -59,6 +59,7 @@ var tables = map[string]string{
 ) STRICT`,
 	"event": `CREATE TABLE event (
   seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+  sequence INTEGER NOT NULL,
   server   TEXT    NOT NULL,
   database TEXT    NOT NULL,
   at       INTEGER NOT NULL,
@@ -68,6 +69,7 @@ var tables = map[string]string{
 	"event_at": `CREATE INDEX event_at ON event (at, seq)`,
 	"outbox": `CREATE TABLE outbox (
   id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  sequence    INTEGER NOT NULL,
   sink        TEXT    NOT NULL,
   server      TEXT    NOT NULL,
   database    TEXT    NOT NULL,

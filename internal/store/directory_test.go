@@ -123,7 +123,7 @@ func TestOpenRefuses(t *testing.T) {
 			return errors.Join(err, os.WriteFile(path, w.line(), 0o600))
 		}), ErrRolledBack, "3 changes are missing"},
 		{"database of something else", run("PRAGMA application_id = 7"), ErrForeign, "0x7"},
-		{"newer version", run("PRAGMA user_version = 2"), ErrVersion, "version 2"},
+		{"newer version", run("PRAGMA user_version = 3"), ErrVersion, "version 3"},
 		{"unknown version", run("PRAGMA user_version = 0"), ErrVersion, "version 0"},
 		{"a trigger", run("CREATE TRIGGER t AFTER UPDATE ON trust BEGIN DELETE FROM incident; END"), ErrDamaged, `"t"`},
 		{"a table less", run("DROP TABLE mark"), ErrDamaged, "missing"},
