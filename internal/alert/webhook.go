@@ -202,15 +202,17 @@ func cut(s string, limit int) string {
 	return s[:limit]
 }
 
-// notification is the body, in the original's shape:
+// notification is the body, in the original's shape, with one member behind it:
 //
 //	{"username":"…","password":"…","db":"defaultdb","run_at":"2026-11-23T12:00:00Z","tampered":true,
 //	 "previous_state":{"tx":7,"hash":"<base64>","signature":{"signature":"<base64>","public_key":"<base64>"}},
-//	 "current_state":{…}}
+//	 "current_state":{…},"sequence":4711}
 //
 // run_at is RFC 3339 with as many digits of a second as there are, in UTC; a
 // state that there is none of is null; an unsigned state has an empty signature
-// and public_key.
+// and public_key. sequence is the number of the commit that stored the event,
+// left out where it was not stored: it grows with run_at, unless the auditor's
+// state was rolled back or begun anew.
 type notification struct {
 	Username string      `json:"username"`
 	Password string      `json:"password"`
@@ -219,6 +221,7 @@ type notification struct {
 	Tampered bool        `json:"tampered"`
 	Previous *stateShape `json:"previous_state"`
 	Current  *stateShape `json:"current_state"`
+	Sequence uint64      `json:"sequence,omitempty"`
 }
 
 type stateShape struct {
@@ -241,6 +244,7 @@ func (w *Webhook) body(e evidence.Event) ([]byte, error) {
 		Tampered: e.Type == evidence.EventTampered || e.Verdict == evidence.Tampered,
 		Previous: shapeOf(e.Previous),
 		Current:  shapeOf(e.Current),
+		Sequence: e.Sequence,
 	})
 }
 

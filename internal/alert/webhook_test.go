@@ -46,7 +46,8 @@ func hashOf(b byte) (h proof.Hash) {
 	return h
 }
 
-// The bodies are the original's, byte for byte as its receivers know them.
+// The bodies are the original's, byte for byte as its receivers know them; the
+// sequence comes after all that is the original's.
 func TestBodyGolden(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 13, 14, 15, 123456789, time.FixedZone("CET", 3600))
@@ -55,7 +56,7 @@ func TestBodyGolden(t *testing.T) {
 	for name, e := range map[string]evidence.Event{
 		"tampered.json": {
 			ID: "k", Type: evidence.EventTampered, Verdict: evidence.Tampered, At: at,
-			Name: evidence.Name{Server: "prod", Database: "defaultdb"}, Previous: signed, Current: unsigned,
+			Name: evidence.Name{Server: "prod", Database: "defaultdb"}, Previous: signed, Current: unsigned, Sequence: 4711,
 		},
 		"consistent.json": {
 			ID: "k", Type: evidence.EventComparison, Verdict: evidence.Consistent, At: at,
