@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -58,7 +59,7 @@ func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots
 	// Beyond the proven state a walk is nothing to trust until it meets the
 	// state that the server claims (and signs), and before it not until it is
 	// bound to it: it is kept here, not stored. A decision voids it.
-	var ahead *proof.Walk
+	var ahead *reached
 	var epoch uint64
 	for budget > 0 && ctx.Err() == nil {
 		if slots != nil {
@@ -67,8 +68,8 @@ func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots
 			}
 		}
 		v := l.view()
-		if ahead != nil && epoch == v.epoch && ahead.At().TxID > v.walk.At().TxID {
-			v.walk = ahead
+		if ahead != nil && epoch == v.epoch && ahead.walk.At().TxID > v.walk.At().TxID {
+			v.walk, v.ahead = ahead.walk, ahead
 		}
 		var taken uint64
 		var more bool
@@ -84,9 +85,19 @@ func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots
 	return r
 }
 
+// reached is where a walk stands that is not stored yet, with what it went over
+// since the stored one.
+type reached struct {
+	walk   *proof.Walk
+	begins uint64
+	alhs   []proof.Hash
+}
+
+func (o *outcome) reached() *reached { return &reached{o.walk, o.begins, o.alhs} }
+
 // stretch walks one stretch and concludes it. ahead is where the walk stands if
 // that is beyond what is proven, or not bound to it yet.
-func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64) (r evidence.Report, ahead *proof.Walk, taken uint64, more bool) {
+func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64) (r evidence.Report, ahead *reached, taken uint64, more bool) {
 	goal, at := l.destination(v), v.walk.At().TxID
 	if v.frozen() || v.trust.Retired || goal.TxID <= at {
 		return r, nil, 0, false
@@ -94,29 +105,38 @@ func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64)
 	began := time.Now()
 	out := e.walkSome(ctx, v, goal, min(budget, walkSave))
 	if len(out.findings) > 0 {
-		out = e.confirmWalk(ctx, v, goal, min(budget, walkSave))
+		out = e.steadily(ctx, v, func() outcome { return e.walkSome(ctx, v, goal, min(budget, walkSave)) })
 	}
 	if d := out.doubt; d != nil {
 		l.mu.Lock()
 		l.walkAfter = time.Now().Add(walkRetry)
 		l.mu.Unlock()
-		if ctx.Err() == nil && e.mayLog() {
+		if ctx.Err() == nil && (d.reason != evidence.TreeLag || out.walk == nil) && e.mayLog() {
 			e.log.Warn("the background walk rests", "database", l.name.Database, "walked", at, "reason", string(d.reason), "detail", d.detail)
 		}
 		if out.walk != nil && !out.loose { // as far as it came it holds
+			reason := d.reason
 			out.doubt = nil
-			e.conclude(ctx, l, v, out, began)
+			r = e.conclude(ctx, l, v, out, began)
+			if reason == evidence.TreeLag && r.Verdict == evidence.Consistent && l.past != nil {
+				// What was walked can be mirrored now, and the roots that were
+				// too old had from there.
+				l.mu.Lock()
+				l.walkAfter = time.Time{}
+				l.mu.Unlock()
+				return r, nil, out.walk.At().TxID - at, true
+			}
 		}
 		return r, nil, 0, false
 	}
 	if out.loose {
-		return r, out.walk, out.walk.At().TxID - at, true
+		return r, out.reached(), out.walk.At().TxID - at, true
 	}
 	if r = e.conclude(ctx, l, v, out, began); r.Verdict != evidence.Consistent {
 		return r, nil, 0, false
 	}
 	if out.proven == nil && out.walk.At().TxID > v.trust.Proven.TxID {
-		ahead = out.walk
+		ahead = out.reached()
 	}
 	return r, ahead, out.walk.At().TxID - at, true
 }
@@ -124,8 +144,11 @@ func (e *Engine) stretch(ctx context.Context, l *ledger, v *view, budget uint64)
 // walkSome walks a stretch of at most so many headers, or of walkTurn, towards
 // the goal. out.walk stands at its end, or where an answer could not be had,
 // and out.proven is the goal if that was reached.
-func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, most uint64) outcome {
-	out := outcome{observed: goal, have: true, behind: true}
+func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, most uint64) (out outcome) {
+	out = outcome{observed: goal, have: true, behind: true}
+	if v.ahead != nil {
+		out.begins, out.alhs = v.ahead.begins, slices.Clone(v.ahead.alhs)
+	}
 	if v.walkless() {
 		walk, err := e.walkFromBaseline(ctx, v)
 		if err != nil {
@@ -135,6 +158,7 @@ func (e *Engine) walkSome(ctx context.Context, v *view, goal proof.SignedState, 
 		out.walk = walk
 		return out
 	}
+	defer func() { out.trace(v) }()
 	walk := v.walk.Clone()
 	began := time.Now()
 	for end := min(goal.TxID, walk.At().TxID+most); walk.At().TxID < end && time.Since(began) < walkTurn && out.doubt == nil; {
@@ -184,10 +208,10 @@ func (e *Engine) anchor(ctx context.Context, v *view, at proof.State) error {
 	return err
 }
 
-// confirmWalk repeats a stretch that did not hold, on a fresh token that names
-// the right database before and after. What the server shows then becomes the
+// steadily repeats work that found a mismatch, on a fresh token that names the
+// right database before and after. What the server shows then becomes the
 // observed state of the incident.
-func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedState, most uint64) outcome {
+func (e *Engine) steadily(ctx context.Context, v *view, work func() outcome) outcome {
 	db := v.trust.Name.Database
 	if err := e.o.Server.Bind(ctx, db); err != nil {
 		return outcome{doubt: doubtOf(err)}
@@ -197,7 +221,9 @@ func (e *Engine) confirmWalk(ctx context.Context, v *view, goal proof.SignedStat
 	if err != nil {
 		return outcome{doubt: doubtOf(err)}
 	}
-	out := e.walkSome(ctx, v, goal, most)
+	v.trace = true
+	out := work()
+	v.trace = false
 	if len(out.findings) == 0 {
 		return out
 	}

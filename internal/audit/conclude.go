@@ -147,6 +147,12 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 		l.savedAt = now
 		l.open = bump(l.open, seen)
 	}
+	if walk != l.walk && !t.WalkFromBaseline {
+		l.past.add(out.begins, out.alhs)
+	}
+	if t.Proven.State != l.trust.Proven.State {
+		l.past.witness(t.Proven, now)
+	}
 	l.trust, l.walk = t, walk
 	if c.Forget > 0 || len(c.Remember) > 0 {
 		l.marks = keepMarks(l.marks, c.Remember, walk.At().TxID)
@@ -255,7 +261,8 @@ func (e *Engine) openIncident(ctx context.Context, l *ledger, v *view, out *outc
 		ID: newIncidentID(now), Name: l.name, UUID: e.o.Server.UUID(), Kind: kind, Status: evidence.Open,
 		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
 	}
-	e.testify(ctx, v, &inc)
+	probes := e.place(ctx, v, &inc)
+	e.testify(ctx, v, &inc, out.checks, probes)
 	var c evidence.Change
 	untold := func() {}
 	if inc.UUID != "" {

@@ -65,7 +65,15 @@ type Options struct {
 	Record func(evidence.Material) (path string, err error)
 	// Version of the auditor and the channel to the server, for the evidence.
 	Version string
-	Channel evidence.Channel
+	Channel func() evidence.Channel
+
+	// Mirror gives the mirror of a ledger; nil keeps none.
+	Mirror func(evidence.Name) (Mirror, error)
+
+	// ExpectGrowth alerts when a ledger gets no new transaction for so long,
+	// ClockSkew when timestamps of new ones run backwards or ahead by more.
+	// 0 = never.
+	ExpectGrowth, ClockSkew time.Duration
 
 	Sinks []SinkRule
 	// Comparisons: make an event of every comparison.
@@ -84,6 +92,7 @@ type Engine struct {
 	tellAll func(evidence.Report)
 
 	slots, slow, walks *semaphore.Weighted
+	mirrors            *semaphore.Weighted // who writes to a mirror now
 	walkRate           *rate.Limiter
 	chatter            *rate.Limiter
 	nowhere            *proof.Walk // before transaction 1; shared, so never moved
@@ -137,6 +146,9 @@ type ledger struct {
 	lagging      uint64
 	undetermined time.Time
 	stale        bool
+	newest       time.Time // the newest timestamp of a proven transaction
+	skewed       bool      // it was told that the timestamps are odd
+	still        bool      // it was told that the ledger does not grow
 	paused       bool
 	slow         bool
 	missing      missing
@@ -150,8 +162,10 @@ type ledger struct {
 	// unsaved are the events of incidents in open that are not on disk yet.
 	unsaved []evidence.Event
 
-	busy    atomic.Bool // a round is in flight
-	walking atomic.Bool // a background walk is in flight
+	busy      atomic.Bool // a round is in flight
+	walking   atomic.Bool // a background walk is in flight
+	mirroring atomic.Bool // the mirror is being written or filled
+	past      *mirrored   // nil where nothing is mirrored
 }
 
 // missing counts how often the server said that the database does not exist.
@@ -169,6 +183,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		o: o, log: o.Logger.With("server", o.Name), started: time.Now(),
 		slots: semaphore.NewWeighted(slotsPerServer), slow: semaphore.NewWeighted(slowSlots),
 		walks:   semaphore.NewWeighted(walksPerServer),
+		mirrors: semaphore.NewWeighted(mirrorers),
 		chatter: rate.NewLimiter(chatter, chatterBurst),
 		nowhere: new(proof.Walk), ledgers: map[string]*ledger{},
 	}
@@ -180,6 +195,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	for _, name := range o.Exact {
 		e.known(name)
+	}
+	if err := e.checkMirrors(); err != nil {
+		return nil, err
 	}
 	return e, nil
 }
@@ -214,6 +232,9 @@ func (e *Engine) add(database string) *ledger {
 	}
 	l := &ledger{name: evidence.Name{Server: e.o.Name, Database: database}, walk: e.nowhere}
 	l.trust.Name = l.name
+	if e.o.Mirror != nil && e.walkRate != nil {
+		l.past = &mirrored{open: func() (Mirror, error) { return e.o.Mirror(l.name) }}
+	}
 	l.paused = !e.wanted(database)
 	e.ledgers[database] = l
 	return l
@@ -318,6 +339,9 @@ func (e *Engine) adopt(l *ledger, r *record, held bool) error {
 		return nil
 	}
 	l.epoch++
+	if r.trust.Baseline != l.trust.Baseline || r.trust.Walked != l.trust.Walked {
+		l.past.forget()
+	}
 	l.trust, l.walk, l.marks = r.trust, walk, r.marks
 	l.open = append(slices.Clip(r.open), unsaved...)
 	l.missing, l.goal = missing{}, proof.SignedState{}
@@ -338,6 +362,7 @@ func (e *Engine) forget(l *ledger) {
 	l.epoch++
 	l.trust, l.walk, l.marks, l.open, l.unsaved = evidence.Trust{Name: l.name}, e.nowhere, nil, nil, nil
 	l.goal, l.missing = proof.SignedState{}, missing{}
+	l.past.forget()
 	l.mu.Unlock()
 	if !slices.Contains(e.o.Exact, l.name.Database) {
 		e.drop(l)

@@ -59,7 +59,10 @@ func tamperedEvent(inc *evidence.Incident) evidence.Event {
 	trusted, observed := inc.Trusted, inc.Observed
 	ev := evidence.Event{
 		Type: evidence.EventTampered, At: inc.OpenedAt, Name: inc.Name, UUID: inc.UUID, Verdict: evidence.Tampered,
-		Kind: inc.Kind, Incident: inc.ID, Message: inc.Findings[0].Detail,
+		Kind: inc.Kind, Incident: inc.ID, Message: inc.Findings[0].Detail, Divergence: inc.Divergence,
+	}
+	if inc.Divergence != nil {
+		ev.Message += ". " + inc.Divergence.String()
 	}
 	if trusted.State != (proof.State{}) {
 		ev.Previous = &trusted

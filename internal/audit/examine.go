@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"immuaudit/evidence"
 	"immuaudit/proof"
@@ -27,6 +28,11 @@ type outcome struct {
 	key    []byte      // signing key to remember
 	lags   uint64      // new headers with a lagging tree
 	goal   proof.SignedState
+	alhs   []proof.Hash // of the transactions from begins on that were walked
+	begins uint64
+	skew   string    // what is odd about the timestamps of new transactions
+	newest time.Time // the newest timestamp of them
+	checks []evidence.CheckResult
 	behind bool // found by the background walk, not by a round
 	loose  bool // walk stands where nothing binds it to what is proven yet
 }
@@ -42,6 +48,7 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 		return out
 	}
 	out.observed, out.have = s, true
+	out.held(v, "database", 0, "the answer is for the database that was asked for", s.DB == v.trust.Name.Database)
 	// Every answer must be for the database that was asked for: a token
 	// holds an index, and a server can answer for any (attack A19).
 	if s.DB != v.trust.Name.Database {
@@ -54,6 +61,9 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 	}
 	key, finding := e.signing(v, &s)
 	out.key = key
+	if finding == nil {
+		out.held(v, string(proof.CheckSignature), s.TxID, signedHow(v, &s), true)
+	}
 	if finding != nil {
 		out.add(*finding)
 	}
@@ -64,6 +74,7 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 			out.doubt = doubtOf(err)
 		}
 	}
+	out.trace(v)
 	if len(out.findings) > 0 { // tampered beats undetermined, and moves no trust
 		out.doubt, out.proven, out.walk, out.first = nil, nil, nil, false
 		out.goal = proof.SignedState{}
@@ -113,8 +124,13 @@ func (e *Engine) extends(ctx context.Context, v *view, out *outcome) error {
 	// The walk proves more than the dual proof does (docs/protocol.md §4), so
 	// it is the normal check: from where the walk stands, meeting the trusted
 	// state on its way.
+	out.held(v, "growth", s.TxID, "the state is not older than the trusted one", true)
 	if s.TxID-v.walk.At().TxID <= e.o.WalkLimit && !v.walkless() {
-		return e.walkOn(ctx, v, out)
+		err := e.walkOn(ctx, v, out)
+		if lags(err) {
+			out.goal = *s // the background walk stores as it goes, and so knows more roots
+		}
+		return err
 	}
 	err := e.prove(ctx, v, out)
 	var unproven *proof.Unproven
@@ -198,20 +214,55 @@ func (e *Engine) walkPage(ctx context.Context, v *view, walk *proof.Walk, target
 		if h.ID > target.TxID {
 			break
 		}
-		if err := walk.Next(h); err != nil {
+		if err := e.step(v, walk, h); err != nil {
+			out.chained(v, at, walk.At().TxID)
 			return fmt.Errorf("walking over transaction %d: %w", at+1+uint64(i), err)
 		}
-		if h.BlTxID+1 != h.ID && h.ID > v.trust.Proven.TxID {
-			out.lags++
+		if h.ID > v.trust.Proven.TxID {
+			if h.BlTxID+1 != h.ID {
+				out.lags++
+			}
+			e.timed(v, out, h)
 		}
 		if err := meets(v, walk.At()); err != nil {
 			return err
 		}
+		out.walked(walk.At())
 	}
+	out.chained(v, at, walk.At().TxID)
 	if walk.At().TxID == target.TxID && walk.At().Alh != target.Alh {
 		return &proof.Mismatch{Check: proof.CheckAlh, Tx: target.TxID, Want: target.Alh, Got: walk.At().Alh, Detail: "the chain of headers does not lead to the state that the server claims"}
 	}
 	return nil
+}
+
+// step moves the walk over a header; a root that is too old for it comes from
+// the mirror (docs/protocol.md §4.1).
+func (e *Engine) step(v *view, walk *proof.Walk, h *proof.Header) error {
+	err := walk.Next(h)
+	if lags(err) {
+		if root, ok := v.past.root(h.BlTxID); ok {
+			return walk.NextWithRoot(h, root)
+		}
+	}
+	return err
+}
+
+// lags reports whether a walk could not go on because a tree ends before what
+// it remembers.
+func lags(err error) bool {
+	var unproven *proof.Unproven
+	return errors.As(err, &unproven) && unproven.Need == proof.NeedRoot
+}
+
+// walked notes a transaction that the walk went over, for the mirror.
+func (o *outcome) walked(at proof.State) {
+	if len(o.alhs) == 0 {
+		o.begins = at.TxID
+	}
+	if len(o.alhs) <= maxPending { // what is beyond is not kept in memory either
+		o.alhs = append(o.alhs, at.Alh)
+	}
 }
 
 // forkError is a remembered transaction that turned out to be another one.

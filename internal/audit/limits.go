@@ -65,6 +65,26 @@ const (
 	// evidence, and gatherHeaders how many headers of it are asked for.
 	gatherWithin  = 3 * time.Second
 	gatherHeaders = pageHeaders
+	// mirrorEvery is how long walked transactions wait for others before they
+	// are mirrored, which costs a few syncs however many they are;
+	// pendingEnough of them do not wait, and more than maxPending are not kept
+	// in memory but fetched again. mirrorers write at once; trouble rests for
+	// mirrorRetry. maxRefill hashes are fetched again without a proof.
+	mirrorEvery   = 30 * time.Second
+	pendingEnough = 256
+	maxPending    = 1 << 16
+	mirrorers     = 4
+	mirrorRetry   = time.Minute
+	maxRefill     = 1 << 20
+	// locateWithin bounds the search for where a ledger was changed, beside
+	// maxProbes; suffixHeaders after the trusted state are walked for it.
+	locateWithin  = 5 * time.Second
+	maxProbes     = 200
+	suffixHeaders = walkSave + pageHeaders
+	// maxChecks of a round are noted in the evidence.
+	maxChecks = 1000
+	// keptStates signed states go into the evidence.
+	keptStates = 8
 	// generationEvery is how often the engine looks whether another process
 	// decided something.
 	generationEvery = 250 * time.Millisecond

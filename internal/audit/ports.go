@@ -48,6 +48,46 @@ type Fault interface {
 	Reason() string
 }
 
+// Mirror is the auditor's own memory of one ledger: a hash of every transaction
+// that was walked, on disk. It may lag what is trusted and never leads it.
+type Mirror interface {
+	// Size is how far it reaches: transactions 1…Size, with no gap.
+	Size() uint64
+	// Append adds transactions from first on, at most Size()+1; those that are
+	// mirrored already must be the same. It returns once they are on disk. An
+	// error that implements Salvage says how much of the mirror may stay.
+	Append(first uint64, alhs []proof.Hash) error
+	// Truncate sets everything aside but the first size transactions.
+	Truncate(size uint64) error
+	Past
+	Witness
+}
+
+// Past gives the hashes of an RFC 6962 tree of which only a part may be asked for.
+type Past interface {
+	// LeafHash is H(00 || Alh) of a transaction.
+	LeafHash(tx uint64) (proof.Hash, error)
+	// Root is the root over the first size transactions.
+	Root(size uint64) (proof.Hash, error)
+	// Subtree is the root of a perfect subtree: number index of its height.
+	Subtree(level uint, index uint64) (proof.Hash, error)
+}
+
+// Witness keeps the states that a server signed.
+type Witness interface {
+	// Witness keeps states, in ascending order; it need not sync them.
+	Witness(states []evidence.Witnessed) error
+	// States gives kept ones of transactions from … to, newest first.
+	States(from, to uint64, limit int) ([]evidence.Witnessed, error)
+}
+
+// Salvage is implemented by errors of a mirror that is damaged, or that
+// contradicts what is to be appended: the first Keep transactions can stay.
+type Salvage interface {
+	error
+	Keep() uint64
+}
+
 // Memory is the auditor's state. Apply returns only once the change is on disk.
 // If a record changed since it was read, because somebody decided meanwhile,
 // nothing of the change is stored and the error implements

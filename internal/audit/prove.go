@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"immuaudit/evidence"
 	"immuaudit/proof"
@@ -28,12 +29,17 @@ func (e *Engine) prove(ctx context.Context, v *view, out *outcome) error {
 		source = proof.State{TxID: 1, Alh: first.Alh()}
 	}
 	p, err := e.dual(ctx, db, source, target)
+	out.proved(v, source.TxID, target.TxID, err)
 	if err != nil {
 		return err
 	}
 	if p.Target.BlTxID+1 != p.Target.ID {
 		out.lags++
 	}
+	if out.newest.IsZero() && v.newest.IsZero() {
+		out.newest = time.Unix(p.Source.Ts, 0)
+	}
+	e.timed(v, out, &p.Target)
 	out.proven = &out.observed
 	return nil
 }

@@ -36,7 +36,7 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 				worst = &l.open[i]
 			}
 		}
-		r.Kind, r.Incident, r.Evidence = worst.Kind, worst.ID, worst.Evidence
+		r.Kind, r.Incident, r.Evidence, r.Divergence = worst.Kind, worst.ID, worst.Evidence, worst.Divergence
 		if len(r.Findings) == 0 {
 			r.Findings = worst.Findings
 			r.Detail = stillOpen(worst, out.doubt)
@@ -71,6 +71,9 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	l.last = r
 	wentStale, recovered := l.ageing(out.doubt != nil, now, e.o.StaleAfter)
 	since := l.undetermined
+	odd := l.odd(&out)
+	stopped, grows := l.growing(now, e.o.ExpectGrowth)
+	provenAt, tx := t.ProvenAt, t.Proven.TxID
 	l.mu.Unlock()
 
 	e.speak(l.name, &before, &r, out.doubt)
@@ -79,6 +82,15 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	}
 	if recovered {
 		e.note(ctx, l.name, evidence.EventRecovered, "", "auditable again")
+	}
+	if odd {
+		e.note(ctx, l.name, evidence.EventClockSkew, "", out.skew)
+	}
+	if stopped {
+		e.note(ctx, l.name, evidence.EventNotGrowing, "", fmt.Sprintf("no transaction after %d since %s, although one is expected every %s: the database is not written to, or an old state is shown", tx, provenAt.UTC().Format(time.RFC3339), e.o.ExpectGrowth))
+	}
+	if grows {
+		e.note(ctx, l.name, evidence.EventRecovered, "", fmt.Sprintf("there are new transactions, up to %d", tx))
 	}
 	return r
 }

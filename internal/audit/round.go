@@ -39,6 +39,11 @@ func (e *Engine) round(ctx context.Context, l *ledger) evidence.Report {
 		if r := e.walkBehind(walkCtx, l, max(e.o.WalkLimit, defaultWalk), nil); r.Verdict == evidence.Tampered {
 			return r
 		}
+		if e.mirror(walkCtx, l) {
+			if r := e.refill(walkCtx, l); r.Verdict == evidence.Tampered {
+				return r
+			}
+		}
 	}
 	return report
 }
@@ -54,7 +59,9 @@ func (e *Engine) confirm(ctx context.Context, v *view) outcome {
 		return outcome{doubt: doubtOf(err)}
 	}
 	binding := e.o.Server.Binding(db)
+	v.trace = true
 	out := e.examine(ctx, v)
+	v.trace = false
 	if len(out.findings) == 0 || evidence.Worst(out.findings) == evidence.WrongDatabase {
 		return out
 	}

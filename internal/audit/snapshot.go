@@ -2,6 +2,7 @@ package audit
 
 import (
 	"sort"
+	"time"
 
 	"immuaudit/evidence"
 	"immuaudit/proof"
@@ -10,18 +11,22 @@ import (
 // view is what a round works on: a copy of what was remembered when it began.
 // Its walk is shared and must be cloned before it moves.
 type view struct {
-	epoch uint64
-	trust evidence.Trust
-	walk  *proof.Walk
-	marks []proof.State // ascending, above walk.At()
-	open  []evidence.Incident
+	epoch  uint64
+	trust  evidence.Trust
+	walk   *proof.Walk
+	marks  []proof.State // ascending, above walk.At()
+	open   []evidence.Incident
+	past   *mirrored
+	ahead  *reached  // where walk stands if that is not stored
+	newest time.Time // the newest timestamp seen of a proven transaction
+	trace  bool      // the checks are to be noted, one by one
 }
 
 // view copies the ledger's memory.
 func (l *ledger) view() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return view{epoch: l.epoch, trust: l.trust, walk: l.walk, marks: l.marks, open: l.open}
+	return view{epoch: l.epoch, trust: l.trust, walk: l.walk, marks: l.marks, open: l.open, past: l.past, newest: l.newest}
 }
 
 // known reports whether there is a baseline to compare with.

@@ -10,11 +10,12 @@ import (
 // testify puts the evidence of a new incident on disk, before any alarm
 // leaves. If that takes too long, or cannot be done, the alarm leaves all the
 // same and the incident says why it has none.
-func (e *Engine) testify(ctx context.Context, v *view, inc *evidence.Incident) {
+func (e *Engine) testify(ctx context.Context, v *view, inc *evidence.Incident, checks []evidence.CheckResult, probes []evidence.Probe) {
 	if e.o.Record == nil {
 		return
 	}
 	material := e.gather(context.WithoutCancel(ctx), v, inc)
+	material.Checks, material.Divergence, material.Probes = checks, inc.Divergence, probes
 	type recorded struct {
 		path string
 		err  error
@@ -46,7 +47,10 @@ func (e *Engine) testify(ctx context.Context, v *view, inc *evidence.Incident) {
 func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) evidence.Material {
 	m := evidence.Material{
 		Version: e.o.Version, Incident: inc.ID, Kind: inc.Kind, At: inc.OpenedAt, Name: inc.Name, UUID: inc.UUID,
-		Channel: e.o.Channel, Findings: inc.Findings, ServerKey: e.o.KeyPoint, Trusted: inc.Trusted, Observed: inc.Observed,
+		Findings: inc.Findings, ServerKey: e.o.KeyPoint, Trusted: inc.Trusted, Observed: inc.Observed,
+	}
+	if e.o.Channel != nil {
+		m.Channel = e.o.Channel()
 	}
 	if m.ServerKey == nil {
 		m.ServerKey = v.trust.Key
@@ -63,6 +67,26 @@ func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) ev
 	if to == 0 {
 		return m
 	}
+	pairs := [][2]uint64{{from, to}}
+	// A state that the server signed before, and that is not behind what it
+	// shows now: it signed two histories if that transaction is another one.
+	var since uint64
+	if d := inc.Divergence; d != nil && d.FirstBadTx > 0 {
+		since = d.FirstBadTx
+	}
+	for _, kept := range v.past.states(since, min(inc.Trusted.TxID, to), keptStates) {
+		m.States = append(m.States, kept.State)
+	}
+	if len(m.States) > 0 && m.States[0].TxID != from {
+		pairs = append(pairs, [2]uint64{m.States[0].TxID, to})
+	}
+	if from != to {
+		pairs = append(pairs, [2]uint64{to, to})
+	}
+	// Headers from the last transaction that agrees on show the change itself.
+	if d := inc.Divergence; d != nil && d.Exact() {
+		from = max(1, min(from, d.LastGoodTx))
+	}
 	for next := from; next <= to && len(m.Headers) < gatherHeaders; {
 		page, err := e.o.Server.Headers(ctx, db, next, int(min(to-next+1, uint64(gatherHeaders-len(m.Headers)))))
 		if err != nil || len(page) == 0 {
@@ -71,12 +95,9 @@ func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) ev
 		m.Headers = append(m.Headers, page...)
 		next += uint64(len(page))
 	}
-	for _, pair := range [][2]uint64{{from, to}, {to, to}} {
+	for _, pair := range pairs {
 		if p, err := e.o.Server.DualProof(ctx, db, pair[0], pair[1]); err == nil {
 			m.Proofs = append(m.Proofs, p)
-		}
-		if from == to {
-			break
 		}
 	}
 	return m

@@ -35,6 +35,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-pulse.C:
 			e.turn(ctx)
 			e.catchUp(ctx)
+			e.keepMirrors(ctx)
 		case <-summary.C:
 			e.summarise()
 		}
@@ -315,6 +316,9 @@ func (e *Engine) farewell(ctx context.Context) {
 	defer cancel()
 	var wait sync.WaitGroup
 	for _, l := range e.all() {
+		if l.past.waits() {
+			wait.Go(func() { e.mirror(ctx, l) })
+		}
 		l.writing.Lock()
 		e.retell(ctx, l, time.Now())
 		l.writing.Unlock()

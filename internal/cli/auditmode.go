@@ -163,7 +163,8 @@ func (a *auditor) begin(ctx context.Context) error {
 		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
 		Comparisons: c.Audit.NotificationOn == "always" && len(a.sinks) > 0,
 		Alarm:       a.alarm,
-		Record:      record, Version: version().Version, Channel: channel(c),
+		Record:      record, Version: version().Version, Channel: func() evidence.Channel { return a.channel() },
+		ExpectGrowth: c.Audit.ExpectGrowth, ClockSkew: c.Audit.ClockSkew,
 	}
 	for _, s := range a.sinks {
 		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
@@ -189,9 +190,10 @@ func recorder(dir string) (func(evidence.Material) (string, error), error) {
 	}, nil
 }
 
-func channel(c *config.Config) evidence.Channel {
-	if c.TLS || c.MTLS {
-		return evidence.Channel{Transport: "tls"}
+// channel says how the server is reached, for the evidence.
+func (a *auditor) channel() evidence.Channel {
+	if a.c.TLS || a.c.MTLS {
+		return evidence.Channel{Transport: "tls", Certificate: a.server.CertificateSHA256()}
 	}
 	return evidence.Channel{Transport: "plaintext"}
 }

@@ -293,7 +293,7 @@ func openDemoAuditor(ctx context.Context, dir, address string, reports chan<- ev
 		return a, err
 	}
 	a.engine, err = audit.New(ctx, audit.Options{
-		Record: record, Version: version().Version, Channel: evidence.Channel{Transport: "plaintext"},
+		Record: record, Version: version().Version, Channel: func() evidence.Channel { return evidence.Channel{Transport: "plaintext"} },
 		Server: a.client, Memory: a.store, Name: "demo", Address: address, Logger: quiet, List: true,
 		Matches:  func(string) bool { return true },
 		Interval: demoInterval, WalkLimit: 10_000, WalkRate: 20_000, StaleAfter: time.Minute,

@@ -91,24 +91,25 @@ func stored(err error) error {
 
 // incidentJSON is an incident in the words of --json.
 type incidentJSON struct {
-	ID         string             `json:"incident"`
-	Server     string             `json:"server"`
-	ServerUUID string             `json:"server_uuid,omitempty"`
-	Database   string             `json:"database"`
-	Kind       evidence.Kind      `json:"kind"`
-	Status     evidence.Status    `json:"status"`
-	OpenedAt   time.Time          `json:"opened_at"`
-	LastSeen   time.Time          `json:"last_seen"`
-	Seen       uint64             `json:"seen"`
-	Findings   []evidence.Finding `json:"findings"`
-	Trusted    *evidence.Mark     `json:"trusted,omitempty"`
-	Observed   *evidence.Mark     `json:"observed,omitempty"`
-	AckedAt    *time.Time         `json:"acked_at,omitempty"`
-	AckNote    string             `json:"ack_note,omitempty"`
-	ClosedAt   *time.Time         `json:"closed_at,omitempty"`
-	CloseNote  string             `json:"close_note,omitempty"`
-	Evidence   string             `json:"evidence,omitempty"`
-	Error      string             `json:"evidence_error,omitempty"`
+	ID         string               `json:"incident"`
+	Server     string               `json:"server"`
+	ServerUUID string               `json:"server_uuid,omitempty"`
+	Database   string               `json:"database"`
+	Kind       evidence.Kind        `json:"kind"`
+	Status     evidence.Status      `json:"status"`
+	OpenedAt   time.Time            `json:"opened_at"`
+	LastSeen   time.Time            `json:"last_seen"`
+	Seen       uint64               `json:"seen"`
+	Findings   []evidence.Finding   `json:"findings"`
+	Trusted    *evidence.Mark       `json:"trusted,omitempty"`
+	Observed   *evidence.Mark       `json:"observed,omitempty"`
+	Divergence *evidence.Divergence `json:"divergence,omitempty"`
+	AckedAt    *time.Time           `json:"acked_at,omitempty"`
+	AckNote    string               `json:"ack_note,omitempty"`
+	ClosedAt   *time.Time           `json:"closed_at,omitempty"`
+	CloseNote  string               `json:"close_note,omitempty"`
+	Evidence   string               `json:"evidence,omitempty"`
+	Error      string               `json:"evidence_error,omitempty"`
 }
 
 func incidentView(inc *evidence.Incident) incidentJSON {
@@ -116,7 +117,8 @@ func incidentView(inc *evidence.Incident) incidentJSON {
 		ID: inc.ID, Server: inc.Name.Server, ServerUUID: inc.UUID, Database: inc.Name.Database, Kind: inc.Kind, Status: inc.Status,
 		OpenedAt: inc.OpenedAt, LastSeen: inc.LastSeen, Seen: inc.Seen, Findings: inc.Findings,
 		Trusted: evidence.MarkOf(inc.Trusted.State), Observed: evidence.MarkOf(inc.Observed.State),
-		AckedAt: timeOrNil(inc.AckedAt), AckNote: inc.AckedNote, ClosedAt: timeOrNil(inc.ClosedAt), CloseNote: inc.CloseNote,
+		Divergence: inc.Divergence,
+		AckedAt:    timeOrNil(inc.AckedAt), AckNote: inc.AckedNote, ClosedAt: timeOrNil(inc.ClosedAt), CloseNote: inc.CloseNote,
 		Evidence: inc.Evidence, Error: inc.EvidenceError,
 	}
 }
@@ -223,6 +225,9 @@ func showIncident(out io.Writer, inc *evidence.Incident) {
 			row("", "wanted %s", shown(f.Want))
 			row("", "got    %s", shown(f.Got))
 		}
+	}
+	if inc.Divergence != nil {
+		row("where", "%s", inc.Divergence)
 	}
 	row("opened", "%s", when(inc.OpenedAt))
 	row("last seen", "%s, %d times", when(inc.LastSeen), inc.Seen)

@@ -67,6 +67,9 @@ func sentence(r evidence.Report) string {
 		for _, f := range r.Findings {
 			fmt.Fprintf(&b, "\n             %s", finding(f))
 		}
+		if r.Divergence != nil {
+			fmt.Fprintf(&b, "\n             where: %s", r.Divergence)
+		}
 		if r.Detail != "" {
 			fmt.Fprintf(&b, "\n             %s", r.Detail)
 		}

@@ -1,0 +1,429 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// mirrored is the mirror of one ledger as the engine keeps it: what is on disk,
+// and what was walked and stored as trusted but waits to be written. Writing
+// costs a few syncs however much it is, so that it is done seldom; what a crash
+// loses is fetched again.
+type mirrored struct {
+	open func() (Mirror, error)
+
+	files sync.Mutex // held while files are read or written; taken before mu
+	m     Mirror     // nil before it was opened
+
+	mu      sync.Mutex // held for moments only
+	bound   uint64     // mirrored transactions that are known to be the walked ones
+	checked bool       // bound was looked for since trust last changed by a decision
+	first   uint64     // transaction of pending[0]
+	pending []proof.Hash
+	signed  []evidence.Witnessed
+	since   time.Time // when the oldest of them came
+	behind  bool      // transactions before first are missing
+	rests   time.Time // trouble with it rests until then
+	trouble string    // what was said last, so that it is said once
+}
+
+// add takes walked transactions that are stored as trusted.
+func (k *mirrored) add(first uint64, alhs []proof.Hash) {
+	if k == nil || len(alhs) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := k.first + uint64(len(k.pending))
+	switch {
+	case len(k.pending) == 0:
+		k.first = first
+	case first <= next && next-first <= uint64(len(alhs)): // round and background walk may overlap
+		alhs = alhs[next-first:]
+	default:
+		k.first, k.pending, k.behind = first, nil, true
+	}
+	if len(k.pending) == 0 && len(k.signed) == 0 {
+		k.since = time.Now()
+	}
+	k.pending = append(k.pending, alhs...)
+	if len(k.pending) > maxPending {
+		k.first, k.pending, k.behind = 0, nil, true
+	}
+}
+
+// witness takes a state that was proven.
+func (k *mirrored) witness(s proof.SignedState, at time.Time) {
+	if k == nil || len(s.Signature) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.pending) == 0 && len(k.signed) == 0 {
+		k.since = time.Now()
+	}
+	if len(k.signed) < maxPending/64 {
+		k.signed = append(k.signed, evidence.Witnessed{State: s, At: at})
+	}
+}
+
+// forget drops what waits: trust changed by a decision, and what is mirrored
+// may be of the history before it.
+func (k *mirrored) forget() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	k.bound, k.checked, k.first, k.pending, k.signed, k.behind, k.rests = 0, false, 0, nil, nil, false, time.Time{}
+	k.mu.Unlock()
+}
+
+// due reports whether it is worth writing now.
+func (k *mirrored) due(now time.Time) bool {
+	if k == nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now.Before(k.rests) {
+		return false
+	}
+	return !k.checked || k.behind || len(k.pending) >= pendingEnough || len(k.pending)+len(k.signed) > 0 && now.Sub(k.since) >= mirrorEvery
+}
+
+// waits reports whether anything waits to be written.
+func (k *mirrored) waits() bool {
+	if k == nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.pending)+len(k.signed) > 0
+}
+
+// opened gives the mirror; k.files is held.
+func (k *mirrored) opened() (Mirror, error) {
+	if k.m == nil {
+		m, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		k.m = m
+	}
+	return k.m, nil
+}
+
+// bind finds out how much of the mirror is known to be what was walked: the
+// root over it must be the walk's. misfit says that it is not. k.files is held.
+func (k *mirrored) bind(m Mirror, walk *proof.Walk) (misfit bool, err error) {
+	at := min(m.Size(), walk.At().TxID)
+	want, err := walk.Root(at)
+	var unproven *proof.Unproven
+	if errors.As(err, &unproven) {
+		// It lags too far to tell. What is fetched to fill it leads there.
+		k.settle(0, true)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if at > 0 {
+		got, err := m.Root(at)
+		if err != nil {
+			return false, err
+		}
+		if got != want {
+			return true, nil
+		}
+	}
+	k.settle(at, at < walk.At().TxID)
+	return false, nil
+}
+
+func (k *mirrored) settle(bound uint64, behind bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.bound, k.checked = bound, true
+	// What waits may close the gap.
+	k.behind = behind && (len(k.pending) == 0 || k.first > bound+1)
+}
+
+// write puts on disk what waits. k.files is held.
+func (k *mirrored) write(m Mirror) error {
+	k.mu.Lock()
+	first, alhs, signed := k.first, k.pending, k.signed
+	k.mu.Unlock()
+	if len(signed) > 0 {
+		if err := m.Witness(signed); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		k.signed = k.signed[len(signed):]
+		k.mu.Unlock()
+	}
+	if len(alhs) == 0 {
+		return nil
+	}
+	if first > m.Size()+1 {
+		k.mu.Lock()
+		k.behind = true
+		k.mu.Unlock()
+		return nil
+	}
+	if err := m.Append(first, alhs); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.first == first && len(k.pending) >= len(alhs) { // no decision came in between
+		k.first, k.pending, k.since = first+uint64(len(alhs)), k.pending[len(alhs):], time.Now()
+		if first <= k.bound+1 {
+			k.bound = max(k.bound, k.first-1)
+		}
+	}
+	return nil
+}
+
+// root gives the root over the first size walked transactions, from disk.
+func (k *mirrored) root(size uint64) (proof.Hash, bool) {
+	if k == nil || !k.files.TryLock() { // what holds it may be a disk that hangs
+		return proof.Hash{}, false
+	}
+	defer k.files.Unlock()
+	k.mu.Lock()
+	bound, waits := k.bound, len(k.pending) > 0 && size >= k.first
+	k.mu.Unlock()
+	m, err := k.opened()
+	if err != nil {
+		return proof.Hash{}, false
+	}
+	if waits && k.write(m) == nil {
+		k.mu.Lock()
+		bound = k.bound
+		k.mu.Unlock()
+	}
+	if size > bound {
+		return proof.Hash{}, false
+	}
+	root, err := m.Root(size)
+	return root, err == nil
+}
+
+// reach gives how far the mirror and what waits reach, with no gap.
+func (k *mirrored) reach() uint64 {
+	if k == nil {
+		return 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.pending) > 0 && k.first <= k.bound+1 {
+		return k.first - 1 + uint64(len(k.pending))
+	}
+	return k.bound
+}
+
+// leaf gives the leaf hash of a walked transaction.
+func (k *mirrored) leaf(tx uint64) (proof.Hash, bool) {
+	if k == nil || tx == 0 {
+		return proof.Hash{}, false
+	}
+	k.mu.Lock()
+	if tx >= k.first && tx-k.first < uint64(len(k.pending)) {
+		alh := k.pending[tx-k.first]
+		k.mu.Unlock()
+		return proof.LeafHash(alh), true
+	}
+	bound := k.bound
+	k.mu.Unlock()
+	if tx > bound {
+		return proof.Hash{}, false
+	}
+	k.files.Lock()
+	defer k.files.Unlock()
+	m, err := k.opened()
+	if err != nil {
+		return proof.Hash{}, false
+	}
+	leaf, err := m.LeafHash(tx)
+	return leaf, err == nil
+}
+
+// subtree gives the root of a perfect subtree of what is on disk.
+func (k *mirrored) subtree(level uint, index uint64) (proof.Hash, bool) {
+	if k == nil {
+		return proof.Hash{}, false
+	}
+	k.mu.Lock()
+	bound := k.bound
+	k.mu.Unlock()
+	if level > 62 || (index+1)<<level > bound {
+		return proof.Hash{}, false
+	}
+	k.files.Lock()
+	defer k.files.Unlock()
+	m, err := k.opened()
+	if err != nil {
+		return proof.Hash{}, false
+	}
+	root, err := m.Subtree(level, index)
+	return root, err == nil
+}
+
+// states gives the newest signed states of a range of transactions.
+func (k *mirrored) states(from, to uint64, limit int) []evidence.Witnessed {
+	if k == nil || from > to {
+		return nil
+	}
+	k.mu.Lock()
+	var out []evidence.Witnessed
+	for i := len(k.signed) - 1; i >= 0 && len(out) < limit; i-- {
+		if tx := k.signed[i].State.TxID; from <= tx && tx <= to {
+			out = append(out, k.signed[i])
+		}
+	}
+	k.mu.Unlock()
+	k.files.Lock()
+	defer k.files.Unlock()
+	if m, err := k.opened(); err == nil && len(out) < limit {
+		if kept, err := m.States(from, to, limit-len(out)); err == nil {
+			out = append(out, kept...)
+		}
+	}
+	return out
+}
+
+// keepMirrors writes what waits where it is worth it, and fetches what is
+// missing. It never waits.
+func (e *Engine) keepMirrors(ctx context.Context) {
+	now := time.Now()
+	for _, l := range e.all() {
+		if !l.past.due(now) || !l.mirroring.CompareAndSwap(false, true) {
+			continue
+		}
+		e.work.Go(func() {
+			defer l.mirroring.Store(false)
+			if e.mirrors.Acquire(ctx, 1) != nil {
+				return
+			}
+			behind := e.mirror(ctx, l)
+			e.mirrors.Release(1)
+			if behind {
+				e.refill(ctx, l)
+			}
+		})
+	}
+}
+
+// mirror writes what waits and reports whether transactions before it are
+// missing.
+func (e *Engine) mirror(ctx context.Context, l *ledger) (behind bool) {
+	k := l.past
+	if k == nil {
+		return false
+	}
+	k.files.Lock()
+	defer k.files.Unlock()
+	v := l.view()
+	if v.unmirrored() {
+		k.mu.Lock()
+		k.first, k.pending, k.checked, k.behind = 0, nil, true, false
+		k.mu.Unlock()
+	}
+	err := e.mirrorOnce(ctx, k, &v)
+	var salvage Salvage
+	if errors.As(err, &salvage) {
+		e.salvage(ctx, k, &v, salvage)
+		err = e.mirrorOnce(ctx, k, &v)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		k.trouble = ""
+		return k.behind && !v.unmirrored()
+	}
+	k.rests = time.Now().Add(mirrorRetry)
+	if k.trouble != err.Error() {
+		k.trouble = err.Error()
+		e.log.Error("the mirror cannot be kept; rounds go on without it, and where a ledger was changed may not be said exactly", "database", l.name.Database, "error", err)
+	}
+	return false
+}
+
+// mirrorOnce binds the mirror to the walk where that was not done yet, and
+// writes what waits. k.files is held.
+func (e *Engine) mirrorOnce(ctx context.Context, k *mirrored, v *view) error {
+	m, err := k.opened()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	checked := k.checked
+	k.mu.Unlock()
+	if !checked {
+		misfit, err := k.bind(m, v.walk)
+		if err == nil && misfit {
+			e.unfit(ctx, v, "what it holds is not what was walked")
+			if err = m.Truncate(0); err == nil {
+				k.settle(0, true)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return k.write(m)
+}
+
+// unmirrored: a history that does not begin at transaction 1 has no mirror.
+func (v *view) unmirrored() bool { return v.trust.WalkFromBaseline }
+
+// salvage keeps as much of a mirror as can be. k.files is held.
+func (e *Engine) salvage(ctx context.Context, k *mirrored, v *view, s Salvage) {
+	e.unfit(ctx, v, s.Error())
+	m, err := k.opened()
+	if err != nil {
+		return
+	}
+	if err := m.Truncate(min(s.Keep(), m.Size())); err != nil {
+		e.log.Error("setting a part of the mirror aside", "database", v.trust.Name.Database, "error", err)
+		return
+	}
+	k.mu.Lock()
+	k.bound, k.checked = min(k.bound, m.Size()), false
+	k.mu.Unlock()
+}
+
+// unfit says that a mirror is not what it was left. After an accepted incident
+// that is to be expected: it is of the history before.
+func (e *Engine) unfit(ctx context.Context, v *view, why string) {
+	name := v.trust.Name
+	if v.trust.Baseline.Origin == evidence.OriginAccepted {
+		e.log.Info("the mirror of the history before the accepted incident is set aside", "database", name.Database)
+		return
+	}
+	e.note(ctx, name, evidence.EventStateProblem, evidence.StateProblem,
+		fmt.Sprintf("the mirror of %s is not as the auditor left it: %s. It is set aside and filled again; find out who can write to the state directory, then type immuclient trust check", name, why))
+}
+
+// checkMirrors refuses a state that knows less than its mirrors: it was
+// replaced by an older copy.
+func (e *Engine) checkMirrors() error {
+	for _, l := range e.all() {
+		if l.past == nil || l.trust.WalkFromBaseline || l.trust.Baseline.Origin == evidence.OriginAccepted {
+			continue
+		}
+		l.past.files.Lock()
+		m, err := l.past.opened()
+		l.past.files.Unlock()
+		if err == nil && m.Size() > l.trust.Walked {
+			return &StateError{Name: l.name, Err: fmt.Errorf("its mirror holds %d transactions, the state knows of %d: the state was replaced by an older copy", m.Size(), l.trust.Walked)}
+		}
+	}
+	return nil
+}
