@@ -71,9 +71,34 @@ type Expectation struct {
 	// Deep: only those see it who check every entry and value; to others the
 	// ledger is consistent.
 	Deep bool
-	// Alert: it calls for an alert and proves nothing, so the verdict is not
-	// about it.
+	// Alert: something about it calls for an alert and proves nothing, so the
+	// verdict is not about it.
 	Alert bool
+	// FirstBad is where the ledger parts from what it was: the first of its
+	// transactions that is another one, is missing, or stands in the tree as
+	// another one, given how many there were before the first step. Nil where
+	// it parts nowhere: a claim or a proof can be wrong beside a whole history.
+	FirstBad func(before uint64) uint64
+}
+
+// Divergence is the last transaction that still is what it was, and the first
+// that is not; 0 and 0 where there is none.
+func (e Expectation) Divergence(before uint64) (lastGood, firstBad uint64) {
+	if e.FirstBad == nil {
+		return 0, 0
+	}
+	firstBad = e.FirstBad(before)
+	return firstBad - 1, firstBad
+}
+
+// Parting is the divergence of the history that a scenario begins with where
+// the database was empty, in words.
+func (e Expectation) Parting() string {
+	if e.FirstBad == nil {
+		return "–"
+	}
+	lastGood, firstBad := e.Divergence(historyLength)
+	return fmt.Sprintf("%d, %d", lastGood, firstBad)
 }
 
 func (e Expectation) String() string {
@@ -188,6 +213,19 @@ func tampered(kind, check string) Expectation {
 func deep(kind string) Expectation {
 	return Expectation{Verdict: isTampered, Kind: kind, Deep: true}
 }
+
+// from says which transaction is the first that is not what it was.
+func (e Expectation) from(first func(before uint64) uint64) Expectation {
+	e.FirstBad = first
+	return e
+}
+
+// The first bad transaction, of a history of n before the attack.
+func first(uint64) uint64    { return 1 }
+func newest(n uint64) uint64 { return n }
+
+// quarter is the first that a shortening by a quarter drops.
+func quarter(n uint64) uint64 { return n - dropped(n, 4) + 1 }
 
 func doubtful(reason string) Expectation {
 	return Expectation{Verdict: undetermined, Reason: reason}

@@ -125,11 +125,11 @@ func TestHandbook(t *testing.T) {
 	}
 	var want []string
 	for _, s := range attack.All() {
-		want = append(want, "| `"+s.Name+"` | "+s.Row+" | "+s.Summary+" | "+s.Known+" | "+s.Expect.String()+" |")
+		want = append(want, "| `"+s.Name+"` | "+s.Row+" | "+s.Summary+" | "+s.Known+" | "+s.Expect.String()+" | "+s.Expect.Parting()+" |")
 	}
 	var got []string
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "| `") && strings.Count(line, "|") == 6 {
+		if strings.HasPrefix(line, "| `") && strings.Count(line, "|") == 7 {
 			got = append(got, strings.TrimSpace(line))
 		}
 	}

@@ -23,7 +23,7 @@ func advanceScenarios() []Scenario {
 			out = append(out, Scenario{
 				Name: fmt.Sprintf("advance-%s-v%d", v.name, version), Row: "A15", Known: cveLag,
 				Summary: fmt.Sprintf("swaps a transaction under a lagging tree, headers of version %d, %s", version, v.summary),
-				Expect:  Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", DualKind: "proof", DualCheck: "linear-advance"},
+				Expect:  Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", DualKind: "proof", DualCheck: "linear-advance", FirstBad: underLag},
 				prepare: func(st *Stage) error {
 					db, err := st.database()
 					if err != nil {
@@ -43,12 +43,15 @@ func advanceScenarios() []Scenario {
 	return out
 }
 
+// underLag is the transaction that is swapped: the tree has not taken it in yet.
+func underLag(n uint64) uint64 { return n - 2 }
+
 func (st *Stage) swapUnderLag(proof string) error {
 	n, err := st.last()
 	if err != nil {
 		return err
 	}
-	victim := n - 2
+	victim := underLag(n)
 	swapped, err := st.swapLeaf(victim)
 	if err != nil {
 		return err
@@ -71,10 +74,14 @@ func (st *Stage) swapUnderLag(proof string) error {
 	return st.Write(15)
 }
 
+// junkFrom is the first of ten new transactions that is junk in the tree.
+const junkFrom = 4
+
 // treeScenarios put leaves into the transaction tree that are not the chain's:
 // docs/protocol.md §4.2 step 8.
 func treeScenarios() []Scenario {
-	leaf := Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", DualKind: "tree", DualCheck: "leaf-binding"}
+	leaf := Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", DualKind: "tree", DualCheck: "leaf-binding", FirstBad: newest}
+	const behind = 3 // transactions that a lagging tree has not taken in
 	return []Scenario{
 		{
 			Name: "leaf-swap", Row: "A31", Known: own, Expect: leaf,
@@ -82,15 +89,15 @@ func treeScenarios() []Scenario {
 			Steps:   swapSteps(0),
 		},
 		{
-			Name: "leaf-swap-lagging", Row: "A31", Known: own, Expect: leaf,
+			Name: "leaf-swap-lagging", Row: "A31", Known: own, Expect: leaf.from(func(n uint64) uint64 { return n - behind }),
 			Summary: "as leaf-swap, where the tree lags: the swapped leaf lies before the audited transaction",
-			prepare: func(st *Stage) error { return st.fillLagging(3) },
-			Steps:   swapSteps(3),
+			prepare: func(st *Stage) error { return st.fillLagging(behind) },
+			Steps:   swapSteps(behind),
 		},
 		{
 			Name: "leaf-swap-catching-up", Row: "A31", Known: own, Expect: leaf,
 			Summary: "as leaf-swap, where a lagging tree catches up in one step, with an advance proof that leads to the swapped leaf",
-			prepare: func(st *Stage) error { return st.fillLagging(3) },
+			prepare: func(st *Stage) error { return st.fillLagging(behind) },
 			Steps: append([]Step{{"end the lag", func(st *Stage) error {
 				db, err := st.Ledger.Database(st.Database)
 				if err == nil {
@@ -101,17 +108,17 @@ func treeScenarios() []Scenario {
 		},
 		{
 			Name: "junk-leaves", Row: "A32", Known: own,
-			Expect:  Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", WalkOnly: true},
+			Expect:  Expectation{Verdict: isTampered, Kind: "tree", Check: "bl-root", WalkOnly: true, FirstBad: func(n uint64) uint64 { return n + junkFrom }},
 			Summary: "puts other transactions into the tree for some between two audited states, the chain untouched; then shows them to whoever asks",
 			Steps: once("commit ten transactions, swap the leaves of four of them, and commit one more", func(st *Stage) error {
-				if err := st.Write(10); err != nil {
-					return err
-				}
 				n, err := st.last()
 				if err != nil {
 					return err
 				}
-				for tx := n - 6; tx < n-2; tx++ {
+				if err := st.Write(10); err != nil {
+					return err
+				}
+				for tx := n + junkFrom; tx < n+8; tx++ {
 					swapped, err := st.swapLeaf(tx)
 					if err != nil {
 						return err
@@ -151,7 +158,7 @@ func swapSteps(behind uint64) []Step {
 			if err != nil {
 				return err
 			}
-			victim := n - min(n-1, behind)
+			victim := n - behind
 			swapped, err := st.swapLeaf(victim)
 			if err != nil {
 				return err

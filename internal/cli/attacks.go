@@ -20,13 +20,14 @@ func newLedgerAttacks(env *Env) *cobra.Command {
 		Use:   "attacks",
 		Short: "List the attacks that ledger serve --attack can make",
 		Long: `attacks lists, for trying auditors and clients of immudb against them: the name, the row
-of the threat model, the verdict that is right, since when it is known, and what is done.`,
+of the threat model, the verdict that is right, since when it is known, the last transaction
+that stays what it was and the first that does not (of 24 before the attack), and what is done.`,
 		Args: noSuchCommand,
 		RunE: func(*cobra.Command, []string) error {
 			w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tROW\tRIGHT VERDICT\tKNOWN\tWHAT IT DOES")
+			fmt.Fprintln(w, "NAME\tROW\tRIGHT VERDICT\tKNOWN\tPARTS\tWHAT IT DOES")
 			for _, s := range attack.All() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Row, s.Expect, s.Known, s.Summary)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Row, s.Expect, s.Known, s.Expect.Parting(), s.Summary)
 			}
 			if err := w.Flush(); err != nil {
 				return unknown(fmt.Errorf("listing the attacks: %w", err))
