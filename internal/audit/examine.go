@@ -117,6 +117,8 @@ func (e *Engine) extends(ctx context.Context, v *view, out *outcome) error {
 		// contradicts a remembered transaction, a rollback otherwise.
 		if alh, ok := v.remembered(s.TxID); ok && alh != s.Alh && s.TxID > 0 {
 			out.add(forked(s.TxID, alh, s.Alh))
+		} else if leaf, ok := v.past.leaf(s.TxID); ok && leaf != proof.LeafHash(s.Alh) {
+			out.add(forkedLeaf(s.TxID, leaf, proof.LeafHash(s.Alh)))
 		}
 		out.add(rolledBack(trusted, s.State))
 		return nil

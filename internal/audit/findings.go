@@ -67,6 +67,13 @@ func forked(tx uint64, want, got proof.Hash) evidence.Finding {
 	}
 }
 
+// forkedLeaf is forked where only the mirror's leaf hash is remembered.
+func forkedLeaf(tx uint64, want, got proof.Hash) evidence.Finding {
+	f := forked(tx, want, got)
+	f.Detail += " (leaf hashes)"
+	return f
+}
+
 func rolledBack(trusted, observed proof.State) evidence.Finding {
 	f := evidence.Finding{
 		Kind: evidence.Rollback, Check: "growth", Tx: observed.TxID,

@@ -93,6 +93,9 @@ func (s *search) run() *evidence.Divergence {
 		case err != nil:
 		case agrees:
 			lo = top
+			if d := s.broken(top); d != nil {
+				return d
+			}
 		default:
 			hi = top
 			lo, hi, err = s.halve(0, top)
@@ -120,18 +123,23 @@ func (s *search) agrees(tx uint64) (bool, error) {
 	}
 	p := evidence.Probe{Tx: tx, Leaf: leaf}
 	h, err := s.e.header(s.ctx, s.v.trust.Name.Database, tx)
-	if err != nil {
+	var alh proof.Hash
+	switch {
+	case err == nil:
+		alh = h.Alh()
+		if before, asked := s.shown[tx]; asked && before.Alh() != alh {
+			s.inconsistent(tx, "the server showed two different transactions of this number during the search", before.Alh(), alh)
+		}
+		s.shown[tx] = *h
+	case tx == s.inc.Observed.TxID:
+		alh, p.Note = s.inc.Observed.Alh, "as the state claims; the header was not to be had"
+	default:
 		p.Note = err.Error()
 		s.probes = append(s.probes, p)
 		return false, errNoAnswer
 	}
-	alh := h.Alh()
 	p.Shown = &alh
 	s.probes = append(s.probes, p)
-	if before, asked := s.shown[tx]; asked && before.Alh() != alh {
-		s.inconsistent(tx, "the server showed two different transactions of this number during the search", before.Alh(), alh)
-	}
-	s.shown[tx] = *h
 	return proof.LeafHash(alh) == leaf, nil
 }
 
@@ -173,11 +181,44 @@ func (s *search) crossExamine(lo, hi uint64) error {
 			return nil // agrees has noted the contradiction
 		}
 	}
-	good, bad := s.shown[lo], s.shown[hi]
-	if lo > 0 && hi == lo+1 && bad.PrevAlh != good.Alh() {
+	good, ok1 := s.shown[lo]
+	bad, ok2 := s.shown[hi]
+	if ok1 && ok2 && hi == lo+1 && bad.PrevAlh != good.Alh() {
 		s.inconsistent(hi, fmt.Sprintf("the server shows transaction %d as it was, but its transaction %d does not follow it", lo, hi), good.Alh(), bad.PrevAlh)
 	}
 	return nil
+}
+
+// broken finds the header that is wrong where a later one is right, as when old
+// headers are looked at again: everything before a transaction that agrees is
+// bound by it, whatever is shown now.
+func (s *search) broken(top uint64) *evidence.Divergence {
+	for _, f := range s.inc.Findings {
+		if f.Kind != evidence.Header || f.Tx == 0 || f.Tx > top {
+			continue
+		}
+		bad := f.Tx
+		if f.Check == string(proof.CheckPrevAlh) && f.Tx > 1 && s.bound(f.Tx, top) {
+			bad-- // this header is right, so what does not lead to it is the one before
+		}
+		return &evidence.Divergence{LastGoodTx: bad - 1, FirstBadTx: bad}
+	}
+	return nil
+}
+
+// bound reports whether a header is the one that the next one names.
+func (s *search) bound(tx, top uint64) bool {
+	db := s.v.trust.Name.Database
+	h, err := s.e.header(s.ctx, db, tx)
+	if err != nil {
+		return false
+	}
+	if tx == top {
+		leaf, ok := s.v.leaf(tx)
+		return ok && leaf == proof.LeafHash(h.Alh())
+	}
+	next, err := s.e.header(s.ctx, db, tx+1)
+	return err == nil && next.PrevAlh == h.Alh()
 }
 
 // inconsistent notes that the answers contradict each other. The finding is of

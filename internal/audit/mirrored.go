@@ -411,19 +411,32 @@ func (e *Engine) unfit(ctx context.Context, v *view, why string) {
 		fmt.Sprintf("the mirror of %s is not as the auditor left it: %s. It is set aside and filled again; find out who can write to the state directory, then type immuclient trust check", name, why))
 }
 
-// checkMirrors refuses a state that knows less than its mirrors: it was
-// replaced by an older copy.
+// checkMirrors binds every mirror to what was walked, and refuses a state that
+// knows less than its mirrors: it was replaced by an older copy. What else is
+// wrong with a mirror is found, and said, when it is written to.
 func (e *Engine) checkMirrors() error {
 	for _, l := range e.all() {
-		if l.past == nil || l.trust.WalkFromBaseline || l.trust.Baseline.Origin == evidence.OriginAccepted {
+		if l.past == nil || l.trust.WalkFromBaseline {
 			continue
 		}
-		l.past.files.Lock()
-		m, err := l.past.opened()
-		l.past.files.Unlock()
-		if err == nil && m.Size() > l.trust.Walked {
-			return &StateError{Name: l.name, Err: fmt.Errorf("its mirror holds %d transactions, the state knows of %d: the state was replaced by an older copy", m.Size(), l.trust.Walked)}
+		size, err := l.past.begin(l.walk)
+		if err == nil && size > l.trust.Walked && l.trust.Baseline.Origin != evidence.OriginAccepted {
+			return &StateError{Name: l.name, Err: fmt.Errorf("its mirror holds %d transactions, the state knows of %d: the state was replaced by an older copy", size, l.trust.Walked)}
 		}
 	}
 	return nil
+}
+
+// begin binds the mirror if that can be done at once.
+func (k *mirrored) begin(walk *proof.Walk) (size uint64, err error) {
+	k.files.Lock()
+	defer k.files.Unlock()
+	m, err := k.opened()
+	if err != nil {
+		return 0, err
+	}
+	if misfit, err := k.bind(m, walk); misfit || err != nil {
+		k.forget() // it is looked at again, and said
+	}
+	return m.Size(), nil
 }
