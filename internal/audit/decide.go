@@ -205,6 +205,13 @@ func StateCreated(ctx context.Context, m Memory, server, dir string) error {
 	}}})
 }
 
+// StateProblem records that the auditor's own state is not what it was left.
+func StateProblem(ctx context.Context, m Memory, server, message string) error {
+	return m.Apply(ctx, evidence.Change{Events: []evidence.Event{{
+		ID: newEventID(), Type: evidence.EventStateProblem, At: time.Now(), Name: evidence.Name{Server: server}, Message: message,
+	}}})
+}
+
 // Decision is the event of an operator's decision that is stored elsewhere.
 func Decision(name evidence.Name, incident, message string) evidence.Event {
 	return decision(name, incident, message, time.Now())

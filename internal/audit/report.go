@@ -218,6 +218,7 @@ func (e *Engine) Status() Status {
 			Name: l.name, Last: l.last, Paused: l.paused, Retired: l.trust.Retired,
 			LastAttempt: l.lastAttempt, LastSuccess: l.lastSuccess, UndeterminedSince: l.undetermined, Stale: l.stale,
 			OpenIncidents: len(l.open), ProvenTx: l.trust.Proven.TxID, WalkedTx: l.trust.Walked, VerifiedTx: l.trust.Verified,
+			MirroredTx: l.past.reach(), NotGrowing: l.still, ClockSkew: l.skewed,
 			ObservedTx: l.observedTx, PreviousTx: l.prevTx, LaggingTrees: l.lagging,
 		})
 		l.mu.Unlock()

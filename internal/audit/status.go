@@ -47,6 +47,9 @@ type LedgerStatus struct {
 	ProvenTx          uint64
 	WalkedTx          uint64
 	VerifiedTx        uint64
+	MirroredTx        uint64 // transactions 1…MirroredTx are mirrored, or wait to be
+	NotGrowing        bool   // no new transaction for longer than --audit-expect-growth
+	ClockSkew         bool   // the newest transactions are dated oddly
 	ObservedTx        uint64
 	// PreviousTx is the trusted transaction before the newest round, for the
 	// gauge of the original.

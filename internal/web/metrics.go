@@ -65,6 +65,7 @@ type snapshot struct {
 
 	verdict, trusted, walked, verified, observed, lastSuccess, lastAttempt *prometheus.Desc
 	openIncidents, stale, paused, laggingTrees, calls, received, sent      *prometheus.Desc
+	mirrored, notGrowing, clockSkew                                        *prometheus.Desc
 
 	ledgers, ledgersOmitted, serverUp, loopAt, roundsTotal, roundsInFlight *prometheus.Desc
 	callsInFlight, logins, dropped                                         *prometheus.Desc
@@ -72,7 +73,7 @@ type snapshot struct {
 }
 
 // seriesPerLedger is how many series ledger() makes of one ledger.
-const seriesPerLedger = 16
+const seriesPerLedger = 19
 
 func newSnapshot(opts Options) *snapshot {
 	original := func(name, help string) *prometheus.Desc {
@@ -100,11 +101,14 @@ func newSnapshot(opts Options) *snapshot {
 		trusted:       perLedger("trusted_tx", "Newest transaction that is proven to extend the baseline."),
 		walked:        perLedger("walked_tx", "Newest transaction up to which every header was chained."),
 		verified:      perLedger("verified_tx", "Newest transaction up to which every entry and value was checked."),
+		mirrored:      perLedger("mirrored_tx", "Newest transaction of which a hash is kept, to say where a ledger was changed."),
 		observed:      perLedger("observed_tx", "Newest transaction the server showed."),
 		lastSuccess:   perLedger("last_success_timestamp_seconds", "When a round last ended consistent; 0 if never."),
 		lastAttempt:   perLedger("last_attempt_timestamp_seconds", "When a round was last made; 0 if never."),
 		openIncidents: perLedger("open_incidents", "Incidents that wait for an operator's decision."),
 		stale:         perLedger("stale", "1 while no verdict could be reached for longer than --audit-stale-after."),
+		notGrowing:    perLedger("not_growing", "1 while there was no new transaction for longer than --audit-expect-growth."),
+		clockSkew:     perLedger("clock_skew", "1 while the newest transactions are dated further ahead or back than --audit-clock-skew."),
 		paused:        perLedger("paused", "1 while the ledger is remembered but not audited."),
 		laggingTrees:  perLedger("lagging_trees_total", "Newly committed transactions whose transaction tree lagged."),
 		calls:         perLedger("calls_total", "Calls made to the server about the ledger."),
@@ -135,8 +139,9 @@ func newSnapshot(opts Options) *snapshot {
 func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		s.currentRoot, s.previousRoot, s.result, s.runAt,
-		s.verdict, s.trusted, s.walked, s.verified, s.observed, s.lastSuccess, s.lastAttempt,
+		s.verdict, s.trusted, s.walked, s.verified, s.mirrored, s.observed, s.lastSuccess, s.lastAttempt,
 		s.openIncidents, s.stale, s.paused, s.laggingTrees, s.calls, s.received, s.sent,
+		s.notGrowing, s.clockSkew,
 		s.ledgers, s.ledgersOmitted, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
 		s.callsInFlight, s.logins, s.dropped,
 		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo,
@@ -206,11 +211,14 @@ func (s *snapshot) ledger(e emitter, l *audit.LedgerStatus, used Usage, server, 
 	e.gauge(s.trusted, float64(l.ProvenTx), server, name)
 	e.gauge(s.walked, float64(l.WalkedTx), server, name)
 	e.gauge(s.verified, float64(l.VerifiedTx), server, name)
+	e.gauge(s.mirrored, float64(l.MirroredTx), server, name)
 	e.gauge(s.observed, float64(l.ObservedTx), server, name)
 	e.gauge(s.lastSuccess, seconds(l.LastSuccess), server, name)
 	e.gauge(s.lastAttempt, seconds(l.LastAttempt), server, name)
 	e.gauge(s.openIncidents, float64(l.OpenIncidents), server, name)
 	e.gauge(s.stale, truth(l.Stale), server, name)
+	e.gauge(s.notGrowing, truth(l.NotGrowing), server, name)
+	e.gauge(s.clockSkew, truth(l.ClockSkew), server, name)
 	e.gauge(s.paused, truth(l.Paused || l.Retired), server, name)
 	e.counter(s.laggingTrees, l.LaggingTrees, server, name)
 	e.counter(s.calls, used.Calls, server, name)
