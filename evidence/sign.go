@@ -56,7 +56,7 @@ func LoadOrCreateKey(dir string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the auditor's key: %w", err)
 	}
-	err = publish(path, []byte(private+"\n"))
+	err = disk{}.publish(path, []byte(private+"\n"))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("storing the auditor's key: %w; make sure that %s can be written", err, dir)
 	}

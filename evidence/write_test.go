@@ -75,7 +75,7 @@ func TestRecordFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, dir := range map[string]string{"a file": file, "no parent": filepath.Join(t.TempDir(), "a", "b")} {
-		if path, err := evidence.Record(dir, m, signer); err == nil || !strings.Contains(err.Error(), "make room in") {
+		if path, err := evidence.Record(dir, m, signer); err == nil || !strings.Contains(err.Error(), "a sound disk with room") {
 			t.Errorf("%s: %s, %v", name, path, err)
 		}
 	}
