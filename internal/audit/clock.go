@@ -53,9 +53,10 @@ func (l *ledger) odd(out *outcome) (told bool) {
 }
 
 // growing keeps count of how long the ledger got no new transaction, by what
-// was proven. l.mu is held.
-func (l *ledger) growing(now time.Time, expect time.Duration) (stopped, again bool) {
-	if expect <= 0 || l.trust.Version == 0 || l.trust.Retired {
+// was proven. While it cannot be told, or an incident is open, other alerts say
+// so. l.mu is held.
+func (l *ledger) growing(out *outcome, now time.Time, expect time.Duration) (stopped, again bool) {
+	if expect <= 0 || l.trust.Version == 0 || out.doubt != nil || frozen(l.open) {
 		return false, false
 	}
 	still := now.Sub(l.trust.ProvenAt) >= expect

@@ -15,6 +15,10 @@ import (
 // Nothing is trusted, and no verdict given on the strength of it, before it is
 // on disk.
 func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, began time.Time) evidence.Report {
+	if len(out.findings) > 0 && !v.has(evidence.Worst(out.findings)) {
+		// Before the record is locked: the server may take its time.
+		e.investigate(ctx, v, &out)
+	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	now := time.Now()
@@ -260,9 +264,9 @@ func (e *Engine) openIncident(ctx context.Context, l *ledger, v *view, out *outc
 	inc := evidence.Incident{
 		ID: newIncidentID(now), Name: l.name, UUID: e.o.Server.UUID(), Kind: kind, Status: evidence.Open,
 		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
+		Divergence: out.divergence,
 	}
-	probes := e.place(ctx, v, &inc)
-	e.testify(ctx, v, &inc, out.checks, probes)
+	e.testify(v, &inc, out)
 	var c evidence.Change
 	untold := func() {}
 	if inc.UUID != "" {

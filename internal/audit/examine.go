@@ -33,8 +33,11 @@ type outcome struct {
 	skew   string    // what is odd about the timestamps of new transactions
 	newest time.Time // the newest timestamp of them
 	checks []evidence.CheckResult
-	behind bool // found by the background walk, not by a round
-	loose  bool // walk stands where nothing binds it to what is proven yet
+	// What the investigation of the findings brought to light.
+	divergence *evidence.Divergence
+	material   evidence.Material
+	behind     bool // found by the background walk, not by a round
+	loose      bool // walk stands where nothing binds it to what is proven yet
 }
 
 func (o *outcome) add(f evidence.Finding) { o.findings = addFinding(o.findings, f) }

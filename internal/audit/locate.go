@@ -34,35 +34,53 @@ func (e *Engine) locate(ctx context.Context, v *view, inc *evidence.Incident) (*
 	return d, s.probes, s.findings
 }
 
-// place puts where the ledger was changed into a new incident. It must not hold
-// up the alarm for long, whatever server and disk do.
-func (e *Engine) place(ctx context.Context, v *view, inc *evidence.Incident) []evidence.Probe {
+// investigate asks the server, within bounds of time and number, for all that an
+// incident should hold beside its findings. It must not hold up the alarm for
+// long, whatever server and disk do.
+func (e *Engine) investigate(ctx context.Context, v *view, out *outcome) {
+	inc := &evidence.Incident{
+		Name: v.trust.Name, Kind: evidence.Worst(out.findings), Findings: out.findings,
+		Trusted: v.trust.Proven, Observed: out.observed,
+	}
+	ctx = context.WithoutCancel(ctx)
 	type located struct {
 		divergence *evidence.Divergence
 		probes     []evidence.Probe
 		findings   []evidence.Finding
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), locateWithin)
-	defer cancel()
-	asked := *inc
-	done := make(chan located, 1)
-	e.work.Go(func() {
-		d, probes, findings := e.locate(ctx, v, &asked)
-		done <- located{d, probes, findings}
+	found := patiently(e, ctx, locateWithin, func(ctx context.Context) (l located) {
+		l.divergence, l.probes, l.findings = e.locate(ctx, v, inc)
+		return l
 	})
-	waited := time.NewTimer(locateWithin + locateWithin/10) // for a mirror on a disk that hangs
+	inc.Divergence, out.divergence = found.divergence, found.divergence
+	out.findings = slices.Clone(out.findings)
+	for _, f := range found.findings {
+		out.findings = addFinding(out.findings, f)
+	}
+	if e.o.Record == nil {
+		return
+	}
+	out.material = patiently(e, ctx, gatherWithin, func(ctx context.Context) evidence.Material { return e.gather(ctx, v, inc) })
+	out.material.Checks, out.material.Divergence, out.material.Probes = out.checks, found.divergence, found.probes
+}
+
+// patiently gives what work brings within a time, or nothing: a mirror may lie
+// on a disk that hangs.
+func patiently[T any](e *Engine, ctx context.Context, within time.Duration, work func(context.Context) T) (result T) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	done := make(chan T, 1)
+	e.work.Go(func() {
+		defer cancel()
+		done <- work(ctx)
+	})
+	waited := time.NewTimer(within + within/10)
 	defer waited.Stop()
 	select {
-	case found := <-done:
-		inc.Divergence = found.divergence
-		for _, f := range found.findings {
-			inc.Findings = addFinding(slices.Clone(inc.Findings), f)
-		}
-		return found.probes
+	case result = <-done:
 	case <-waited.C:
-		e.log.Error("where the ledger was changed could not be found out in time", "incident", inc.ID)
+		e.log.Error("the investigation of a finding was given up: something hangs", "after", within.String())
 	}
-	return nil
+	return result
 }
 
 // search is one search for a divergence.

@@ -22,6 +22,7 @@ type mirrored struct {
 	m     Mirror     // nil before it was opened
 
 	mu      sync.Mutex // held for moments only
+	life    uint64     // counts decisions: what was taken before one does not count after it
 	bound   uint64     // mirrored transactions that are known to be the walked ones
 	checked bool       // bound was looked for since trust last changed by a decision
 	first   uint64     // transaction of pending[0]
@@ -80,6 +81,7 @@ func (k *mirrored) forget() {
 		return
 	}
 	k.mu.Lock()
+	k.life++
 	k.bound, k.checked, k.first, k.pending, k.signed, k.behind, k.rests = 0, false, 0, nil, nil, false, time.Time{}
 	k.mu.Unlock()
 }
@@ -157,14 +159,16 @@ func (k *mirrored) settle(bound uint64, behind bool) {
 // write puts on disk what waits. k.files is held.
 func (k *mirrored) write(m Mirror) error {
 	k.mu.Lock()
-	first, alhs, signed := k.first, k.pending, k.signed
+	life, first, alhs, signed := k.life, k.first, k.pending, k.signed
 	k.mu.Unlock()
 	if len(signed) > 0 {
 		if err := m.Witness(signed); err != nil {
 			return err
 		}
 		k.mu.Lock()
-		k.signed = k.signed[len(signed):]
+		if k.life == life {
+			k.signed = k.signed[len(signed):]
+		}
 		k.mu.Unlock()
 	}
 	if len(alhs) == 0 {
@@ -181,7 +185,7 @@ func (k *mirrored) write(m Mirror) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.first == first && len(k.pending) >= len(alhs) { // no decision came in between
+	if k.life == life && k.first == first && len(k.pending) >= len(alhs) {
 		k.first, k.pending, k.since = first+uint64(len(alhs)), k.pending[len(alhs):], time.Now()
 		if first <= k.bound+1 {
 			k.bound = max(k.bound, k.first-1)

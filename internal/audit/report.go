@@ -72,7 +72,7 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 	wentStale, recovered := l.ageing(out.doubt != nil, now, e.o.StaleAfter)
 	since := l.undetermined
 	odd := l.odd(&out)
-	stopped, grows := l.growing(now, e.o.ExpectGrowth)
+	stopped, grows := l.growing(&out, now, e.o.ExpectGrowth)
 	provenAt, tx := t.ProvenAt, t.Proven.TxID
 	l.mu.Unlock()
 

@@ -10,12 +10,20 @@ import (
 // testify puts the evidence of a new incident on disk, before any alarm
 // leaves. If that takes too long, or cannot be done, the alarm leaves all the
 // same and the incident says why it has none.
-func (e *Engine) testify(ctx context.Context, v *view, inc *evidence.Incident, checks []evidence.CheckResult, probes []evidence.Probe) {
+func (e *Engine) testify(v *view, inc *evidence.Incident, out *outcome) {
 	if e.o.Record == nil {
 		return
 	}
-	material := e.gather(context.WithoutCancel(ctx), v, inc)
-	material.Checks, material.Divergence, material.Probes = checks, inc.Divergence, probes
+	material := out.material
+	material.Version, material.Incident, material.Kind, material.At = e.o.Version, inc.ID, inc.Kind, inc.OpenedAt
+	material.Name, material.UUID, material.Findings = inc.Name, inc.UUID, inc.Findings
+	material.Trusted, material.Observed, material.ServerKey = inc.Trusted, inc.Observed, e.o.KeyPoint
+	if material.ServerKey == nil {
+		material.ServerKey = v.trust.Key
+	}
+	if e.o.Channel != nil {
+		material.Channel = e.o.Channel()
+	}
 	type recorded struct {
 		path string
 		err  error
@@ -45,21 +53,10 @@ func (e *Engine) testify(ctx context.Context, v *view, inc *evidence.Incident, c
 // what it shows of it: with luck it signs the contradiction itself. Nothing of
 // that is needed for the verdict, so what cannot be had is left out.
 func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) evidence.Material {
-	m := evidence.Material{
-		Version: e.o.Version, Incident: inc.ID, Kind: inc.Kind, At: inc.OpenedAt, Name: inc.Name, UUID: inc.UUID,
-		Findings: inc.Findings, ServerKey: e.o.KeyPoint, Trusted: inc.Trusted, Observed: inc.Observed,
-	}
-	if e.o.Channel != nil {
-		m.Channel = e.o.Channel()
-	}
-	if m.ServerKey == nil {
-		m.ServerKey = v.trust.Key
-	}
+	var m evidence.Material
 	if inc.Kind == evidence.Vanished || inc.Kind == evidence.WrongDatabase {
 		return m
 	}
-	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
-	defer cancel()
 	db, from, to := inc.Name.Database, inc.Trusted.TxID, inc.Observed.TxID
 	if from == 0 || to < from {
 		from = to
@@ -83,6 +80,11 @@ func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) ev
 	if from != to {
 		pairs = append(pairs, [2]uint64{to, to})
 	}
+	for _, pair := range pairs {
+		if p, err := e.o.Server.DualProof(ctx, db, pair[0], pair[1]); err == nil {
+			m.Proofs = append(m.Proofs, p)
+		}
+	}
 	// Headers from the last transaction that agrees on show the change itself.
 	if d := inc.Divergence; d != nil && d.Exact() {
 		from = max(1, min(from, d.LastGoodTx))
@@ -94,11 +96,6 @@ func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) ev
 		}
 		m.Headers = append(m.Headers, page...)
 		next += uint64(len(page))
-	}
-	for _, pair := range pairs {
-		if p, err := e.o.Server.DualProof(ctx, db, pair[0], pair[1]); err == nil {
-			m.Proofs = append(m.Proofs, p)
-		}
 	}
 	return m
 }
