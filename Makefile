@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 # Packages in which goroutines meet.
-CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web ./internal/attack
+CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web ./internal/attack ./internal/mirror
 FUZZTIME ?= 60s
 
 .PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate docs image dist deploy
@@ -41,7 +41,7 @@ fuzz:
 	  done; done
 
 bench:
-	go test -run '^$$' -bench . -benchmem ./proof ./internal/store ./internal/web ./internal/audit
+	go test -run '^$$' -bench . -benchmem ./proof ./internal/store ./internal/web ./internal/audit ./internal/mirror
 
 generate:
 	go generate ./internal/wire/schema

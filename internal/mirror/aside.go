@@ -11,8 +11,8 @@ import (
 // maxAside bounds how often one ledger can begin anew.
 const maxAside = 10_000
 
-// Truncate keeps the first size transactions and sets everything that was
-// mirrored aside, in the folder aside. Truncate(0) begins anew: what follows
+// Truncate keeps the first size transactions, with the states of them, and sets
+// everything that was mirrored or kept aside, in the folder aside. Truncate(0) begins anew: what follows
 // an accepted incident is another history. Truncate of a *Damage's Whole lets
 // what does not depend on the damage stand.
 func (l *Ledger) Truncate(size uint64) error {
@@ -28,13 +28,21 @@ func (l *Ledger) Truncate(size uint64) error {
 		return fmt.Errorf("%w: %d of %d transactions of %q are to be kept", ErrBeyond, size, l.head.size, l.name.String())
 	}
 	if size == l.head.size {
-		return nil
+		above, err := l.statesAbove(size)
+		if err != nil || !above {
+			return err
+		}
 	}
 	next, err := l.prefix(size)
 	if err != nil {
 		return fmt.Errorf("truncating the mirror: %w", err)
 	}
-	fill := func(c *change, folder string) error { return l.copyTiles(c, folder, size) }
+	fill := func(c *change, folder string) error {
+		if err := l.copyTiles(c, folder, size); err != nil {
+			return err
+		}
+		return l.copyStates(c, folder, size)
+	}
 	if err := l.prepare(next, fill); err != nil {
 		return fmt.Errorf("truncating the mirror: %w", err)
 	}
@@ -42,12 +50,15 @@ func (l *Ledger) Truncate(size uint64) error {
 	if err := l.moveAside(true); err != nil {
 		return fmt.Errorf("truncating the mirror: %w", err)
 	}
-	l.head, l.stale = next, false
+	l.head, l.kept, l.stale = next, kept{}, false
 	return nil
 }
 
 // setAside moves the folder, whatever is in it, and begins anew.
 func (l *Ledger) setAside() error {
+	if l.m.vol.readOnly {
+		return fmt.Errorf("setting the mirror of %q aside: %w", l.name.String(), ErrReadOnly)
+	}
 	there, err := l.m.vol.isThere(l.folder)
 	if err == nil && there {
 		l.stale = true
@@ -59,7 +70,7 @@ func (l *Ledger) setAside() error {
 	if err != nil {
 		return fmt.Errorf("setting the mirror of %q aside: %w", l.name.String(), err)
 	}
-	l.head, l.made, l.stale, l.renaming = head{}, false, false, nil
+	l.head, l.kept, l.made, l.stale, l.renaming = head{}, kept{}, false, false, nil
 	return nil
 }
 

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
+
+	"immuaudit/evidence"
 )
 
 // TestBytesPerTransaction: 32 bytes a transaction and less than one in a
@@ -26,35 +29,54 @@ func TestBytesPerTransaction(t *testing.T) {
 	}
 }
 
-// BenchmarkAppend mirrors a million transactions, in pages as the walk reads
-// them, and one by one as rounds do.
+// BenchmarkAppend appends as rounds do, as the engine gathers, and as the walk
+// fills a mirror: on disk and synced, so that the first says how long a sync
+// takes.
 func BenchmarkAppend(b *testing.B) {
-	const size = 1_000_000
-	all := alhs("a", 1, size)
-	for _, page := range []int{1000, maxBatch} {
-		b.Run(fmt.Sprint("pages of ", page), func(b *testing.B) {
+	all := alhs("a", 1, maxBatch)
+	for _, batch := range []int{1, 256, maxBatch} {
+		b.Run(fmt.Sprint("batches of ", batch), func(b *testing.B) {
+			l := ledgerOf(b, opened(b, onDisk(b), nil), orders)
 			for b.Loop() {
-				m, err := Open(room(b), quiet)
-				if err != nil {
-					b.Fatal(err)
-				}
-				l := ledgerOf(b, m, orders)
-				for n := 0; n < size; n += page {
-					appended(b, l, uint64(n)+1, all[n:min(n+page, size)])
-				}
-				if err := m.Close(); err != nil {
-					b.Fatal(err)
-				}
+				appended(b, l, l.Size()+1, all[:batch])
 			}
-			b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "tx/s")
+			b.ReportMetric(float64(batch)*float64(b.N)/b.Elapsed().Seconds(), "tx/s")
 		})
 	}
-	b.Run("one by one", func(b *testing.B) {
-		l := ledgerOf(b, opened(b, room(b), nil), orders)
-		for n := uint64(0); b.Loop(); n++ {
-			appended(b, l, n+1, all[n%size:n%size+1])
+}
+
+// BenchmarkWitness adds one state to each of a thousand ledgers in turn.
+func BenchmarkWitness(b *testing.B) {
+	m := opened(b, onDisk(b), nil)
+	var ledgers []*Ledger
+	for n := range 1000 {
+		l := ledgerOf(b, m, evidence.Name{Server: "db1", Database: fmt.Sprint("d", n)})
+		witnessed(b, l, signed(l.name, 1, 1))
+		ledgers = append(ledgers, l)
+	}
+	for n := 0; b.Loop(); n++ {
+		l := ledgers[n%len(ledgers)]
+		witnessed(b, l, signedAt(l.name, uint64(2+n), day(1)))
+	}
+}
+
+// BenchmarkStates looks for one old state in a day of one a second.
+func BenchmarkStates(b *testing.B) {
+	const size = 86_000
+	l := ledgerOf(b, opened(b, room(b), unsynced), orders)
+	states := make([]evidence.Witnessed, size)
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for n := range states {
+		states[n] = signedAt(orders, uint64(n+1), start.Add(time.Duration(n)*time.Second))
+	}
+	witnessed(b, l, states...)
+	random := rand.New(rand.NewPCG(13, 14))
+	for b.Loop() {
+		tx := 1 + random.Uint64N(size)
+		if got, err := l.States(0, tx, 1); err != nil || len(got) != 1 || got[0].State.TxID != tx {
+			b.Fatal(len(got), err)
 		}
-	})
+	}
 }
 
 func BenchmarkRead(b *testing.B) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,15 +26,20 @@ type act struct {
 	name evidence.Name // under which the ledger is afterwards
 	size uint64        // its size afterwards
 	do   func(*Mirror) error
+	// states are those that the act keeps, and whole the transaction up to
+	// which those from before are not set aside.
+	states []evidence.Witnessed
+	whole  uint64
 }
 
 var moved = evidence.Name{Server: "db1:3322", Database: "orders-2"}
 
 // story ends with transactions 1…700 of orders-2, of which it was certain that
 // 260 were kept when the rest was given up. All its Alhs are of one history.
+// Signed states come in between, over six days.
 func story() []act {
 	upTo := func(name evidence.Name, first, last uint64) act {
-		return act{name, last, func(m *Mirror) error {
+		return act{name: name, size: last, whole: maxTx, do: func(m *Mirror) error {
 			l, err := m.Ledger(name)
 			if err != nil {
 				return err
@@ -42,11 +48,24 @@ func story() []act {
 			return l.Append(from, alhs("a", from, last))
 		}}
 	}
+	witness := func(name evidence.Name, size uint64, states ...evidence.Witnessed) act {
+		return act{name: name, size: size, whole: maxTx, states: states, do: func(m *Mirror) error {
+			l, err := m.Ledger(name)
+			if err != nil {
+				return err
+			}
+			return l.Witness(states)
+		}}
+	}
 	return []act{
 		upTo(orders, 1, 3),
+		witness(orders, 3, signed(orders, 2, 1), signed(orders, 3, 1)),
 		upTo(orders, 4, 5),
+		witness(orders, 5, signed(orders, 5, 1), signed(orders, 6, 2)),
 		upTo(orders, 6, 530),
-		{orders, 260, func(m *Mirror) error {
+		witness(orders, 530, signed(orders, 250, 3)),
+		witness(orders, 530, signed(orders, 530, 3), signed(orders, 540, 3)),
+		{name: orders, size: 260, whole: 260, do: func(m *Mirror) error {
 			l, err := m.Ledger(orders)
 			if err != nil {
 				return err
@@ -54,7 +73,8 @@ func story() []act {
 			return l.Truncate(min(260, l.Size()))
 		}},
 		upTo(orders, 261, 300),
-		{moved, 300, func(m *Mirror) error {
+		witness(orders, 300, signed(orders, 290, 3), signed(orders, 300, 4)),
+		{name: moved, size: 300, whole: maxTx, do: func(m *Mirror) error {
 			l, err := m.Ledger(orders)
 			if err != nil {
 				return err
@@ -65,14 +85,49 @@ func story() []act {
 			return l.Rename(moved)
 		}},
 		upTo(moved, 301, 700),
+		witness(moved, 700, signed(moved, 700, 6)),
+	}
+}
+
+// keptAfter gives the states that are kept after the first n acts.
+func keptAfter(n int) (kept []evidence.Witnessed) {
+	for _, a := range story()[:n] {
+		kept = slices.DeleteFunc(kept, func(w evidence.Witnessed) bool { return w.State.TxID > a.whole })
+		for _, w := range a.states {
+			kept = thinned(append(kept, w), dayOf(w.At))
+		}
+	}
+	return kept
+}
+
+// survived checks the states that an interruption after the first done acts
+// has left. Where there was no power cut, none is lost.
+func survived(t *testing.T, l *Ledger, done int, cut bool) {
+	t.Helper()
+	before, after := keptAfter(done), keptAfter(min(done+1, len(story())))
+	have := statesOf(t, l)
+	for i, w := range have {
+		if !has(before, w) && !has(after, w) && !cut {
+			t.Fatalf("a state of transaction %d is kept after act %d", w.State.TxID, done)
+		}
+		if i > 0 && w.State.TxID >= have[i-1].State.TxID {
+			t.Fatalf("states of transactions %d and %d after act %d", have[i-1].State.TxID, w.State.TxID, done)
+		}
+	}
+	for _, w := range before {
+		// What is in the file of the newest day was not synced.
+		if has(after, w) && !has(have, w) && !(cut && dayOf(w.At) == dayOf(before[len(before)-1].At)) {
+			t.Fatalf("the state of transaction %d is lost after act %d, of %d", w.State.TxID, done, len(have))
+		}
 	}
 }
 
 // told checks what an interruption after the act number done (and within the
 // next) may leave, goes on with the story and checks its end.
-func told(t *testing.T, dir string, done int) {
+func told(t *testing.T, dir string, done int, cut bool) {
 	t.Helper()
 	acts := story()
+	looked := lookedAt(t, dir)
 	m := opened(t, dir, unsynced)
 	before := uint64(0)
 	name := orders
@@ -89,6 +144,10 @@ func told(t *testing.T, dir string, done int) {
 		t.Fatalf("%d transactions are mirrored after act %d, want %d…%d", size, done, low, high)
 	}
 	holds(t, l, alhs("a", 1, size))
+	survived(t, l, done, cut)
+	if want := fmt.Sprint(l.name, size, statesOf(t, l)); size > 0 && looked != want {
+		t.Fatalf("without writing it is %s, want %s", looked, want)
+	}
 	for _, a := range acts[done:] {
 		if err := a.do(m); err != nil {
 			t.Fatal(err)
@@ -96,7 +155,36 @@ func told(t *testing.T, dir string, done int) {
 	}
 	holds(t, ledgerOf(t, m, moved), alhs("a", 1, 700))
 	holds(t, ledgerOf(t, m, orders), nil)
+	if !cut {
+		same(t, statesOf(t, ledgerOf(t, m, moved)), keptAfter(len(acts)))
+	}
 	finished(t, m)
+}
+
+// lookedAt says what is in a mirror, without changing anything.
+func lookedAt(t *testing.T, dir string) string {
+	t.Helper()
+	before := filesUnder(t, dir, ".")
+	m, err := OpenReadOnly(dir, quiet)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	what := ""
+	for _, name := range []evidence.Name{orders, moved} {
+		l := ledgerOf(t, m, name)
+		if l.Size() > 0 {
+			holds(t, l, alhs("a", 1, l.Size()))
+			what += fmt.Sprint(name, l.Size(), statesOf(t, l))
+		}
+	}
+	finished(t, m)
+	if !maps.Equal(filesUnder(t, dir, "."), before) {
+		t.Fatal("looking has changed something")
+	}
+	return what
 }
 
 // child tells the story, says after each act that it is done, and is killed at
@@ -165,7 +253,7 @@ func TestKill(t *testing.T) {
 		for lines := bufio.NewScanner(strings.NewReader(string(out))); lines.Scan(); {
 			done++
 		}
-		told(t, dir, done)
+		told(t, dir, done, false)
 	}
 }
 
@@ -181,7 +269,7 @@ func TestPowerCut(t *testing.T) {
 		}
 		replay(t, dir, all[:at], random)
 		done, _ := slices.BinarySearch(ends, at+1)
-		told(t, dir, done)
+		told(t, dir, done, true)
 	}
 }
 
@@ -192,14 +280,16 @@ func TestPowerCut(t *testing.T) {
 // have it; between directories there is no order.
 func replay(t *testing.T, dir string, all []step, random *rand.Rand) {
 	t.Helper()
-	synced := map[string]int{} // the last sync of each directory
+	synced := map[string]int{} // the last sync of each directory, and of each file that grows
 	content := map[string]bool{}
+	torn := map[string]bool{} // files that grow no more
 	for i, s := range all {
 		switch s.op {
 		case "syncdir":
 			synced[s.path] = i
 		case "sync":
 			content[fmt.Sprint(s.path, i-1)] = true // comes right after its write
+			synced[path.Base(s.path)] = i           // a day's name is its file's in this story
 		}
 	}
 	lostFrom := map[string]int{}
@@ -234,6 +324,27 @@ func replay(t *testing.T, dir string, all []step, random *rand.Rand) {
 			if kept(path.Dir(s.path), i) {
 				must(os.WriteFile(at(s.path), data, 0o600))
 			}
+		case "append":
+			day := path.Base(s.path)
+			if _, err := os.Lstat(at(s.path)); torn[day] || err != nil && !kept(path.Dir(s.path), i) {
+				torn[day] = true
+				continue
+			}
+			data := s.data
+			if i > synced[day] && random.IntN(2) == 0 {
+				torn[day] = true
+				data = data[:random.IntN(len(data))]
+				if random.IntN(2) == 0 { // its length came to disk, its content did not
+					data = append(slices.Clone(data), make([]byte, len(s.data)-len(data))...)
+				}
+			}
+			f, err := os.OpenFile(at(s.path), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+			if errors.Is(err, fs.ErrNotExist) { // nor is its folder there
+				continue
+			}
+			must(err)
+			_, err = f.Write(data)
+			must(errors.Join(err, f.Close()))
 		case "rename":
 			if !kept(path.Dir(s.to), i) {
 				continue
@@ -274,7 +385,17 @@ func TestFaults(t *testing.T) {
 				if n++; n != at {
 					return unsynced(s)
 				}
-				if s.op == "sync" {
+				if s.op == "append" {
+					f, err := os.OpenFile(filepath.Join(dir, s.path), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+					if err != nil {
+						t.Error(err)
+						return err
+					}
+					if _, err := f.Write(s.data[:len(s.data)/2]); err != nil || f.Close() != nil {
+						t.Error(err)
+					}
+				}
+				if s.op == "sync" && all[at-2].op == "write" {
 					if err := os.Truncate(filepath.Join(dir, s.path), int64(len(all[at-2].data)/2)); err != nil {
 						t.Error(err)
 					}
@@ -292,7 +413,7 @@ func TestFaults(t *testing.T) {
 				}
 				if reopen {
 					finished(t, m)
-					told(t, dir, i)
+					told(t, dir, i, false)
 					break
 				}
 				if err := a.do(m); err != nil {
@@ -308,6 +429,7 @@ func TestFaults(t *testing.T) {
 			}
 			if failed == 0 || !reopen {
 				holds(t, ledgerOf(t, m, moved), alhs("a", 1, 700))
+				same(t, statesOf(t, ledgerOf(t, m, moved)), keptAfter(len(story())))
 			}
 			finished(t, m)
 		}

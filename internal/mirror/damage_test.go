@@ -82,6 +82,10 @@ func TestDamagedTile(t *testing.T) {
 			damaged(t, err, tile, whole)
 			_, err = l.Inclusion(whole+1, size)
 			damaged(t, err, tile, whole)
+			_, err = l.Subtree(0, whole)
+			damaged(t, err, tile, whole)
+			_, err = l.LeafHashes(whole+1, 2)
+			damaged(t, err, tile, whole)
 			damaged(t, l.Append(whole+1, all[whole:]), tile, whole)
 			// What does not need it is still there.
 			if root, err := l.Root(size); err != nil || root != want {
@@ -185,7 +189,7 @@ func TestTwoProcesses(t *testing.T) {
 
 func TestUnsafe(t *testing.T) {
 	t.Parallel()
-	elsewhere := t.TempDir()
+	elsewhere := filepath.Dir(room(t))
 	for name, c := range map[string]struct {
 		want  error
 		spoil func(l *Ledger) error

@@ -19,24 +19,46 @@
 //	orders-3f…c1/tile/1/000         the roots of tile/0/000 … tile/0/255
 //	orders-3f…c1/tile/1/001.p/17
 //	orders-3f…c1/tile/2/000.p/1
+//	orders-3f…c1/states/2026-11-23  every signed state of that day
+//	orders-3f…c1/states/daily       the last one of each day before
 //	aside/orders-3f…c1/1/…          what the first of it was before trust began anew
 //
 // Paths are those of the C2SP specification; golang.org/x/mod/sumdb/tlog
 // writes the height between "tile" and the level (tile/8/0/000), else the same.
 //
+// A state that the server signed and the auditor has proven is a line of
+// ASCII: the database as a URL would have it, the transaction, its Alh, the
+// time in Unix seconds, signature and public key in base64, and a CRC-32C in
+// hex of everything before it. The line of transaction 70,000 of "or ders",
+// with signature and key shorter than real ones and most zeros left out:
+//
+//	or+ders 70000 3f00…00c1 1795413600 MAYCAQECAQE= BAEC fb29cdc1
+//
+// Days are those of UTC. The file of a day is appended to and not synced before
+// the day is over: what is trusted stands elsewhere already. When everything
+// in it is older than 24 hours, its last line goes to daily, and then the file.
+//
 // # What holds
 //
-// head is the one thing that is replaced. It is written after the tiles it
-// speaks of are on disk, so that a crash leaves the old head with the old
-// tiles or the new one with the new. Tiles beyond it do not count and are
-// written again. A full tile below it never changes. The frontier in head,
-// the roots of the perfect subtrees, binds every tile: no hash is given out
-// unless the tile it stands in hashes to the one above, and so on up to head.
+// Files are written whole under another name and then renamed. head, which
+// alone is replaced time and again, comes after the tiles it speaks of are on
+// disk, so that a crash leaves the old head with the old tiles or the new one
+// with the new. Tiles beyond it do not count and are written again. A full tile
+// below it never changes. The frontier in head, the roots of the perfect
+// subtrees, binds every tile: no hash is given out unless the tile it stands in
+// hashes to the one above, and so on up to head.
+//
+// The file of a day of states is the exception: it grows. A torn line at its
+// end counts for nothing and is cut off before the next one is written. A crash
+// while a day is thinned leaves its last line in both places, which counts
+// once. Within a file transactions ascend: states of a history that is set
+// aside go with it. Nothing depends on states. Their checksum is against what
+// disks do; against people, a state has the server's signature.
 //
 // A mirror begins at transaction 1 or not at all. Where trust in a ledger
 // begins in the middle (an accepted history whose beginning does not hold
-// together), there is nothing to mirror. The caller appends what is stored as
-// trusted already, so that the mirror may lag trust and never leads it. One
-// process at a time may use a mirror: the lock of the state directory sees to
-// that.
+// together), there is nothing to mirror, but there are states to keep. The
+// caller appends what is stored as trusted already, so that the mirror may lag
+// trust and never leads it. One process at a time may use a mirror: the lock of
+// the state directory sees to that.
 package mirror

@@ -21,6 +21,8 @@ var (
 	ErrChanged = errors.New("the mirror was changed by another process")
 	// ErrClosed: the mirror was closed.
 	ErrClosed = errors.New("the mirror is closed")
+	// ErrReadOnly: the mirror was opened for reading.
+	ErrReadOnly = errors.New("the mirror was opened for reading only")
 )
 
 // Contradiction says that a transaction is mirrored with another Alh than the
@@ -35,6 +37,10 @@ func (e *Contradiction) Error() string {
 	return fmt.Sprintf("transaction %d is mirrored with leaf hash %s, not %s", e.Tx, e.Have, e.Got)
 }
 
+// Keep is how much of the mirror does not contradict: Truncate(Keep()) lets the
+// other history begin.
+func (e *Contradiction) Keep() uint64 { return e.Tx - 1 }
+
 // Gap says that an Append would leave transactions out. Nothing was written.
 type Gap struct {
 	First uint64 // the transaction given
@@ -45,6 +51,20 @@ func (e *Gap) Error() string {
 	return fmt.Sprintf("transaction %d cannot be mirrored: the next one is %d", e.First, e.Size+1)
 }
 
+// Behind says that a state comes before one that is kept already. Nothing was
+// written.
+type Behind struct {
+	Tx     uint64 // of the state given
+	Newest uint64 // of the newest one kept
+}
+
+func (e *Behind) Error() string {
+	return fmt.Sprintf("a state of transaction %d cannot be kept: there is one of transaction %d; where another history was accepted, set the one before it aside first", e.Tx, e.Newest)
+}
+
+// Keep is how much can be of the history that the state is of.
+func (e *Behind) Keep() uint64 { return e.Tx - 1 }
+
 // Damage says that a file of the mirror is not what it was when it was
 // written. No hash that depends on it is given out.
 type Damage struct {
@@ -52,6 +72,7 @@ type Damage struct {
 	What  string
 	Whole uint64 // transactions 1…Whole do not depend on it: Truncate(Whole) lets the rest be fetched again
 	Err   error  // the cause, where there is one
+	next  string // what to do, where it concerns no tiles
 }
 
 func (e *Damage) Error() string {
@@ -59,7 +80,14 @@ func (e *Damage) Error() string {
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}
-	return text + "; find out how that came about, then move the folder of this ledger away: the walk fills it again"
+	next := e.next
+	if next == "" {
+		next = "move the folder of this ledger away: the walk fills it again"
+	}
+	return text + "; find out how that came about, then " + next
 }
+
+// Keep is Whole.
+func (e *Damage) Keep() uint64 { return e.Whole }
 
 func (e *Damage) Unwrap() error { return e.Err }

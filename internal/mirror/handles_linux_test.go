@@ -25,6 +25,8 @@ func TestManyLedgers(t *testing.T) {
 		l := ledgerOf(t, m, evidence.Name{Server: "db1", Database: fmt.Sprint("d", n)})
 		if n%100 == 0 {
 			appended(t, l, 1, alhs("a", 1, 3))
+			witnessed(t, l, signed(l.name, 2, 1), signed(l.name, 3, 2))
+			same(t, statesOf(t, l), []evidence.Witnessed{signed(l.name, 2, 1), signed(l.name, 3, 2)})
 			holds(t, l, alhs("a", 1, 3))
 		}
 		if n == 0 {

@@ -32,6 +32,7 @@ type Ledger struct {
 	// has failed.
 	renaming *evidence.Name
 	sure     map[string]bool // see change
+	kept     kept
 }
 
 func (l *Ledger) at(p string) string { return path.Join(l.folder, p) }
@@ -46,9 +47,9 @@ func (l *Ledger) Size() uint64 {
 // load reads the head and makes sure that the end of every level is what it
 // says.
 func (l *Ledger) load() error {
-	l.head, l.made, l.stale = head{}, false, true // until everything below has succeeded
+	l.head, l.kept, l.made, l.stale = head{}, kept{}, false, true // until everything below has succeeded
 	clear(l.sure)
-	if err := l.m.finishLedger(l.folder); err != nil {
+	if err := l.settle(); err != nil {
 		return err
 	}
 	there, err := l.m.vol.isThere(l.folder)
@@ -69,15 +70,33 @@ func (l *Ledger) load() error {
 	if l.head, err = l.m.readHead(l.folder); err != nil {
 		return err
 	}
-	if err := l.mend(); err != nil {
-		return err
+	if !l.m.vol.readOnly {
+		if err := l.mend(); err != nil {
+			return err
+		}
 	}
 	l.made, l.stale = true, false
 	return nil
 }
 
+// settle sees to it that the folder is where it is looked for: what was
+// interrupted is finished, or read where it was left.
+func (l *Ledger) settle() error {
+	if !l.m.vol.readOnly {
+		return l.m.finishLedger(l.folder)
+	}
+	folder, err := l.m.left(folderOf(l.name))
+	if err == nil {
+		l.folder = folder
+	}
+	return err
+}
+
 // ready is asked before each change.
 func (l *Ledger) ready() error {
+	if l.m.vol.readOnly {
+		return ErrReadOnly
+	}
 	if l.stale {
 		if err := l.load(); err != nil {
 			return err

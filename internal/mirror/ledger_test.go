@@ -184,9 +184,58 @@ func TestBeyond(t *testing.T) {
 	_, err5 := l.Inclusion(1, 1<<63)
 	_, err6 := l.Consistency(300, 299)
 	_, err7 := l.Consistency(1, 301)
-	for i, err := range []error{err0, err1, err2, err3, err4, err5, err6, err7, l.Truncate(301)} {
+	_, err8 := l.LeafHashes(0, 1)
+	_, err9 := l.LeafHashes(300, 2)
+	_, err10 := l.LeafHashes(1<<63, 1)
+	_, err11 := l.Subtree(0, 300)
+	_, err12 := l.Subtree(8, 1)
+	_, err13 := l.Subtree(9, 0)
+	_, err14 := l.Subtree(64, 0)
+	_, err15 := l.Subtree(1<<40, 1<<63)
+	for i, err := range []error{err0, err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13, err14, err15, l.Truncate(301)} {
 		if !errors.Is(err, ErrBeyond) {
 			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+// TestSubtree: every perfect subtree there is.
+func TestSubtree(t *testing.T) {
+	t.Parallel()
+	const size = 66_000
+	all := alhs("a", 1, size)
+	l := filled(t, room(t), size)
+	random := rand.New(rand.NewPCG(11, 12))
+	for level := uint(0); size>>level > 0; level++ {
+		count := uint64(size >> level)
+		for _, index := range []uint64{0, count - 1, random.Uint64N(count), random.Uint64N(count)} {
+			got, err := l.Subtree(level, index)
+			if want := reference(all[index<<level : (index+1)<<level]); err != nil || got != want {
+				t.Errorf("height %d, number %d: %v, %v, want %v", level, index, got, err, want)
+			}
+		}
+	}
+}
+
+func TestLeafHashes(t *testing.T) {
+	t.Parallel()
+	const size = 70_000
+	all := alhs("a", 1, size)
+	l := filled(t, room(t), size)
+	for _, c := range []struct{ first, n int }{{1, 0}, {1, 1}, {250, 20}, {size, 1}, {size + 1, 0}, {size - maxLeaves + 1, maxLeaves}} {
+		got, err := l.LeafHashes(uint64(c.first), c.n)
+		if err != nil || len(got) != c.n {
+			t.Fatalf("%d from %d on: %d, %v", c.n, c.first, len(got), err)
+		}
+		for i := range got {
+			if got[i] != leafHash(&all[c.first-1+i]) {
+				t.Fatalf("wrong hash of transaction %d", c.first+i)
+			}
+		}
+	}
+	for _, n := range []int{-1, maxLeaves + 1} {
+		if _, err := l.LeafHashes(1, n); err == nil {
+			t.Errorf("%d are given", n)
 		}
 	}
 }
@@ -346,7 +395,11 @@ func TestClosed(t *testing.T) {
 	}
 	_, err1 := l.m.Ledger(bills)
 	_, err2 := l.LeafHash(1)
-	for i, err := range []error{err1, err2, l.Append(301, alhs("a", 301, 301)), l.m.SetAside(bills)} {
+	_, err3 := l.States(0, 1, 1)
+	_, err4 := l.Subtree(0, 1)
+	_, err5 := l.LeafHashes(1, 1)
+	witness := l.Witness([]evidence.Witnessed{signed(orders, 7, 1)})
+	for i, err := range []error{err1, err2, err3, err4, err5, witness, l.Prune(day(1)), l.Append(301, alhs("a", 301, 301)), l.m.SetAside(bills)} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%d: %v", i, err)
 		}

@@ -56,6 +56,10 @@ type Mirror struct {
 	vol *volume
 	log *slog.Logger
 
+	// renamed, for reading only, says which folder holds what is to be in
+	// another, where a crash came between.
+	renamed map[string]string
+
 	mu      sync.Mutex // taken after a ledger's, never before
 	ledgers map[evidence.Name]*Ledger
 	closed  bool
@@ -68,12 +72,34 @@ func Open(dir string, log *slog.Logger) (*Mirror, error) {
 }
 
 func open(dir string, log *slog.Logger, before func(step) error) (*Mirror, error) {
-	vol, err := openVolume(dir)
+	vol, err := makeVolume(dir)
 	if err != nil {
 		return nil, err
 	}
 	vol.before = before
 	m := &Mirror{vol: vol, log: log, ledgers: map[evidence.Name]*Ledger{}}
+	if err := m.finish(); err != nil {
+		return nil, errors.Join(err, vol.root.Close())
+	}
+	return m, nil
+}
+
+// OpenReadOnly opens the directory for looking at what is there: nothing is
+// made, mended or finished, and what would write is refused with ErrReadOnly.
+// A crash may have left something to finish, which is then read as it will be;
+// a torn end, which Open would give up, is a *Damage. Without a directory the
+// error is fs.ErrNotExist. Nobody may write meanwhile: hold the lock of the
+// state directory.
+func OpenReadOnly(dir string, log *slog.Logger) (*Mirror, error) {
+	vol, err := openVolume(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; nothing was mirrored there yet", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	vol.readOnly = true
+	m := &Mirror{vol: vol, log: log, ledgers: map[evidence.Name]*Ledger{}, renamed: map[string]string{}}
 	if err := m.finish(); err != nil {
 		return nil, errors.Join(err, vol.root.Close())
 	}
@@ -113,6 +139,9 @@ func (m *Mirror) finish() error {
 	c := m.vol.change(map[string]bool{})
 	for _, name := range slices.Sorted(maps.Keys(here)) {
 		if folder, making := strings.CutSuffix(name, newSuffix); making {
+			if m.vol.readOnly {
+				continue // looked for with its ledger
+			}
 			if err := m.finishMaking(c, folder, here[folder]); err != nil {
 				return err
 			}
@@ -149,9 +178,7 @@ func (m *Mirror) finishLedger(folder string) error {
 // to replace is taken out of its way.
 func (m *Mirror) finishMaking(c *change, folder string, replaced bool) error {
 	making := folder + newSuffix
-	name, err1 := m.readName(making)
-	_, err2 := m.readHead(making)
-	if replaced || err1 != nil || err2 != nil || folderOf(name) != folder {
+	if replaced || !m.complete(making, folder) {
 		if err := c.clear(making); err != nil {
 			return fmt.Errorf("removing an unfinished folder: %w", err)
 		}
@@ -161,6 +188,35 @@ func (m *Mirror) finishMaking(c *change, folder string, replaced bool) error {
 		return fmt.Errorf("finishing a folder: %w", err)
 	}
 	return nil
+}
+
+// complete reports whether everything is in a folder in the making: its head
+// comes last.
+func (m *Mirror) complete(making, folder string) bool {
+	name, err1 := m.readName(making)
+	_, err2 := m.readHead(making)
+	return err1 == nil && err2 == nil && folderOf(name) == folder
+}
+
+// left says where that is, for reading only, which is to be in a folder once
+// what was interrupted is finished.
+func (m *Mirror) left(folder string) (string, error) {
+	for to, from := range m.renamed {
+		switch folder {
+		case to:
+			return from, nil
+		case from:
+			return to, nil // where nothing is yet
+		}
+	}
+	if there, err := m.vol.isThere(folder); err != nil || there {
+		return folder, err
+	}
+	making := folder + newSuffix
+	if there, err := m.vol.isThere(making); err != nil || there && m.complete(making, folder) {
+		return making, err
+	}
+	return folder, nil
 }
 
 // finishRename: the description is changed before the folder's name.
@@ -178,6 +234,10 @@ func (m *Mirror) finishRename(c *change, folder string) error {
 	}
 	if there, err := m.vol.isThere(want); err != nil || there {
 		return errors.Join(err, fmt.Errorf("%s: %w: it says that it is the mirror of %q, which is at %s; move one of them away", m.vol.name(folder), ErrForeign, name.String(), want))
+	}
+	if m.vol.readOnly {
+		m.renamed[want] = folder
+		return nil
 	}
 	if err := c.rename(folder, want); err != nil {
 		return fmt.Errorf("finishing a renaming: %w", err)

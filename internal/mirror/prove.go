@@ -58,6 +58,52 @@ func (l *Ledger) LeafHash(tx uint64) (proof.Hash, error) {
 	return r.hash(0, tx-1)
 }
 
+// maxLeaves is how many leaf hashes are given at once: two megabytes of them.
+const maxLeaves = 1 << 16
+
+// LeafHashes gives the leaf hashes of n transactions from first on, at most
+// 65,536 of them.
+func (l *Ledger) LeafHashes(first uint64, n int) ([]proof.Hash, error) {
+	if n < 0 || n > maxLeaves {
+		return nil, fmt.Errorf("%d leaf hashes asked for, at most %d are given at once", n, maxLeaves)
+	}
+	if first == 0 || first > maxTx {
+		return nil, fmt.Errorf("%w: there is no transaction %d", ErrBeyond, first)
+	}
+	if err := l.look(first - 1 + uint64(n)); err != nil {
+		return nil, err
+	}
+	defer l.mu.RUnlock()
+	r := reader{l: l}
+	out := make([]proof.Hash, n)
+	for i := range out {
+		var err error
+		if out[i], err = r.hash(0, first-1+uint64(i)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Subtree gives the root of a perfect subtree: the one with that index among
+// those of 2^level transactions, so that Subtree(0, n−1) is the leaf hash of
+// transaction n.
+func (l *Ledger) Subtree(level uint, index uint64) (proof.Hash, error) {
+	if err := l.look(0); err != nil {
+		return proof.Hash{}, err
+	}
+	defer l.mu.RUnlock()
+	if index >= l.head.size>>level {
+		return proof.Hash{}, fmt.Errorf("%w: subtree %d of height %d in %d transactions of %q", ErrBeyond, index, level, l.head.size, l.name.String())
+	}
+	r := reader{l: l}
+	roots, err := r.nodes([]compact.NodeID{compact.NewNodeID(level, index)})
+	if err != nil {
+		return proof.Hash{}, err
+	}
+	return roots[0], nil
+}
+
 // Holds reports whether a transaction is mirrored with this Alh.
 func (l *Ledger) Holds(tx uint64, alh proof.Hash) (bool, error) {
 	have, err := l.LeafHash(tx)

@@ -15,9 +15,10 @@ import (
 
 // step is one thing that is about to be done to the disk.
 type step struct {
-	op       string // write, sync, rename, link, mkdir, remove, syncdir
+	op       string // write, append, cut, sync, rename, link, mkdir, remove, syncdir
 	path, to string
 	data     []byte
+	size     int64 // what cut leaves
 }
 
 // volume is the directory of the mirror. All paths are relative to it, and
@@ -26,12 +27,17 @@ type volume struct {
 	root *os.Root
 	dir  string
 	own  owner
+	// readOnly: no step is taken.
+	readOnly bool
 	// before, where it is set, is asked before each step: tests stop, fail and
 	// record there.
 	before func(step) error
 }
 
 func (v *volume) ask(s step) error {
+	if v.readOnly {
+		return ErrReadOnly
+	}
 	if v.before == nil {
 		return nil
 	}
@@ -56,12 +62,17 @@ func (v *volume) sync(s step, f func() error) error {
 // name is a path as the operator knows it.
 func (v *volume) name(p string) string { return filepath.Join(v.dir, filepath.FromSlash(p)) }
 
-// openVolume makes the directory where it is missing and refuses one that
-// others can write: they could put another history there.
-func openVolume(dir string) (*volume, error) {
+// makeVolume opens the directory and makes it where it is missing.
+func makeVolume(dir string) (*volume, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making the mirror's directory: %w; make sure that the state directory exists and can be written", err)
 	}
+	return openVolume(dir)
+}
+
+// openVolume refuses a directory that others can write: they could put another
+// history there.
+func openVolume(dir string) (*volume, error) {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("looking at the mirror's directory: %w", err)
@@ -112,26 +123,35 @@ func (v *volume) isThere(p string) (bool, error) {
 // errLong says that a file is larger than what may be in it.
 var errLong = errors.New("the file is too long")
 
-// read gives the content of a file of at most limit bytes.
-func (v *volume) read(p string, limit int) ([]byte, error) {
+// open opens a file of at most limit bytes for reading.
+func (v *volume) open(p string, limit int) (*os.File, fs.FileInfo, error) {
 	info, err := v.root.Lstat(p)
 	if err != nil {
-		return nil, errors.Join(v.along(p), err)
+		return nil, nil, errors.Join(v.along(p), err)
 	}
 	if err := safe(v.name(p), info, false); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if info.Size() > int64(limit) {
-		return nil, errLong
+		return nil, nil, errLong
 	}
 	f, err := v.root.Open(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w: it was exchanged while it was opened", v.name(p), ErrUnsafe), err, f.Close())
+	}
+	return f, info, nil
+}
+
+// read gives the content of a file of at most limit bytes.
+func (v *volume) read(p string, limit int) ([]byte, error) {
+	f, info, err := v.open(p, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // nothing was written
-	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
-		return nil, errors.Join(fmt.Errorf("%s: %w: it was exchanged while it was opened", v.name(p), ErrUnsafe), err)
-	}
 	// What the file holds when it is read, not when it was looked at.
 	data := make([]byte, info.Size()+1)
 	n, err := io.ReadFull(f, data)
@@ -234,6 +254,64 @@ func (c *change) write(p string, data []byte) (err error) {
 		return err
 	}
 	return c.sync(step{op: "sync", path: p}, f.Sync)
+}
+
+// append adds to a file that is as it was left: that file, of that size; nil
+// makes it. It is the caller who syncs it.
+func (c *change) append(p string, left fs.FileInfo, size int64, data []byte) (info fs.FileInfo, err error) {
+	if err := c.ask(step{op: "append", path: p, data: data}); err != nil {
+		return nil, err
+	}
+	how := os.O_WRONLY | os.O_APPEND
+	if left == nil {
+		how |= os.O_CREATE | os.O_EXCL
+	}
+	f, err := c.root.OpenFile(p, how, 0o600)
+	if errors.Is(err, fs.ErrExist) || left != nil && errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrChanged
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if left == nil {
+		c.touched[path.Dir(p)] = true
+		if err := c.own.adopt(f); err != nil {
+			return nil, err
+		}
+	} else if !os.SameFile(left, info) || info.Size() != size {
+		return nil, ErrChanged
+	} else if err := safe(c.name(p), info, false); err != nil {
+		return nil, err
+	}
+	_, err = f.Write(data)
+	return info, err
+}
+
+// syncFile makes durable what was appended to a file.
+func (v *volume) syncFile(p string) error {
+	return v.sync(step{op: "sync", path: p}, func() error {
+		return v.alter(p, (*os.File).Sync)
+	})
+}
+
+// cut takes away what follows the first size bytes of a file.
+func (v *volume) cut(p string, size int64) error {
+	if err := v.ask(step{op: "cut", path: p, size: size}); err != nil {
+		return err
+	}
+	return v.alter(p, func(f *os.File) error { return f.Truncate(size) })
+}
+
+func (v *volume) alter(p string, do func(*os.File) error) error {
+	f, err := v.root.OpenFile(p, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(f), f.Close())
 }
 
 func (c *change) rename(from, to string) error {
