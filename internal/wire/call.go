@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 )
@@ -26,7 +25,7 @@ func (c *Client) invoke(ctx context.Context, k *ledger, method, token string, re
 
 	var header metadata.MD
 	a := answer{message: reply}
-	err := c.conn.Invoke(ctx, method, request, &a, grpc.Header(&header))
+	err := c.exchange(ctx, method, request, &a, &header)
 	c.account(&c.traffic, proto.Size(request), a.size)
 	if k != nil {
 		c.account(&k.traffic, proto.Size(request), a.size)
@@ -35,7 +34,7 @@ func (c *Client) invoke(ctx context.Context, k *ledger, method, token string, re
 	switch {
 	case err != nil:
 		return c.explain(ctx, op, db, token, err)
-	case tooManyElements(a.err):
+	case tooLong(a.err):
 		f := c.fault(TooLarge, op, db)
 		f.sign, f.Err = signTx, a.err
 		return f

@@ -45,6 +45,11 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return fmt.Errorf("cannot decode into a %T", v)
 	}
+	if l, ok := a.message.(*listing); ok {
+		a.size = data.Len()
+		l.keep(data)
+		return nil
+	}
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buffer.Free()
 	text := buffer.ReadOnlyData()

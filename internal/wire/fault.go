@@ -142,7 +142,8 @@ var texts = [...]struct {
 	{"tx not found", TxNotFound, signTx},
 	{"is lower than specified as initial tx", TxNotFound, signTx},
 	{"binary linking mismatch", Refused, signTx},
-	{"data is corrupted", Refused, signTx},
+	{"corrupted", Refused, signTx},
+	{"key not found", Refused, signTx},
 }
 
 // connections are the troubles of a connection that an operator can mend, by
@@ -202,6 +203,10 @@ func (c *Client) explain(ctx context.Context, op, db, token string, err error) *
 			f.Kind, f.sign = known.kind, known.sign
 			return f
 		}
+	}
+	if endOfFile(lower) {
+		f.sign = signTx
+		return f
 	}
 	switch f.Code {
 	case codes.Canceled: // and not by the caller: the connection was closed

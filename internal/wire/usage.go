@@ -68,6 +68,9 @@ func callCounters() map[string]*atomic.Uint64 {
 		schema.ImmuService_CurrentState_FullMethodName,
 		schema.ImmuService_TxScan_FullMethodName,
 		schema.ImmuService_VerifiableTxById_FullMethodName,
+		schema.ImmuService_TxById_FullMethodName,
+		schema.ImmuService_Get_FullMethodName,
+		schema.ImmuService_ExportTx_FullMethodName,
 	} {
 		counters[method] = new(atomic.Uint64)
 	}
