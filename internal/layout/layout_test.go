@@ -33,6 +33,7 @@ var may = map[string][]string{
 	"internal/store":       {"proof", "evidence"},
 	"internal/mirror":      {"proof", "evidence"},
 	"internal/audit":       {"proof", "evidence"},
+	"internal/verify":      {"proof", "evidence"},
 	"internal/alert":       {"proof", "evidence"},
 	"internal/web":         {"evidence", "internal/audit"},
 	"internal/config":      {},

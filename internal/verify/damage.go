@@ -1,0 +1,201 @@
+package verify
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// Damage is one thing that does not hold: a finding of kind header, entries,
+// value or value-missing, and where it is.
+type Damage struct {
+	evidence.Finding
+	// Where names the transaction, and the key where one is to blame. For a
+	// header it also names the last transaction that is the remembered one,
+	// where that is known.
+	Where evidence.Divergence
+
+	// Header is what the server shows of the transaction; nil where it shows
+	// none.
+	Header *proof.Header
+	// Entry is the entry as the header commits to it, for values; its HValue
+	// is the digest that no value was found for.
+	Entry *proof.Entry
+	// Received is the wrong value, at most its first 64 KiB of Size bytes; nil
+	// where none came.
+	Received []byte
+	Size     int
+}
+
+// place is where a key stands, as printed. The text leaves out the one-byte
+// prefix.
+func place(tx uint64, key []byte) evidence.Divergence {
+	d := evidence.Divergence{FirstBadTx: tx}
+	if len(key) == 0 {
+		return d
+	}
+	d.Key = hex.EncodeToString(key)
+	if text := string(key[1:]); printable(text) {
+		d.KeyText = text
+	}
+	return d
+}
+
+func printable(text string) bool {
+	if text == "" || !utf8.ValidString(text) {
+		return false
+	}
+	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// said quotes a server's words, or whatever an error has to say.
+func said(err error) string {
+	text := err.Error()
+	if len(text) > maxKeptText {
+		text = strings.ToValidUTF8(text[:maxKeptText], "") + "…"
+	}
+	return text
+}
+
+// keep copies what a damage must hold on to: everything it was given lies in an
+// answer that is about to be forgotten.
+func (d *Damage) keep(h *proof.Header, e *proof.Entry) {
+	if h != nil {
+		c := *h
+		c.Metadata.Extra = append([]byte(nil), h.Metadata.Extra...)
+		d.Header = &c
+	}
+	if e != nil {
+		c := *e
+		c.Key = append([]byte(nil), e.Key...)
+		d.Entry = &c
+	}
+}
+
+// wrongValue is a value that does not hash to what the entry commits to.
+// Of size bytes, some are at hand.
+func wrongValue(h *proof.Header, e *proof.Entry, value []byte, size int, hash proof.Hash) Damage {
+	d := Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: hash.String(),
+			Detail: fmt.Sprintf("the server shows another value of %s than was committed, of %d bytes", named(e.Key), size),
+		},
+		Where:    place(h.ID, e.Key),
+		Received: value,
+		Size:     size,
+	}
+	d.keep(h, e)
+	return d
+}
+
+// unreadableValue is a value that the server says is damaged.
+func unreadableValue(h *proof.Header, e *proof.Entry, cause error) Damage {
+	d := Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "unreadable",
+			Detail: fmt.Sprintf("the server cannot read the value of %s: %s", named(e.Key), said(cause)),
+		},
+		Where: place(h.ID, e.Key),
+	}
+	d.keep(h, e)
+	return d
+}
+
+// missingValue is a value that is not there, with no record that retention
+// removed it.
+func missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
+	d := Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.ValueMissing, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "missing",
+			Detail: fmt.Sprintf("the value of %s is not there (%s), and no trusted header records that retention removed it", named(e.Key), why),
+		},
+		Where: place(h.ID, e.Key),
+	}
+	d.keep(h, e)
+	return d
+}
+
+// someOf is a damage to one or more of several entries which the server does
+// not show one by one.
+func someOf(d Damage, n int) Damage {
+	d.Entry, d.Received, d.Size = nil, nil, 0
+	d.Where.Key, d.Where.KeyText, d.Want = "", "", ""
+	d.Detail = fmt.Sprintf("one or more of %d values, which the server does not show one by one: %s", n, d.Detail)
+	return d
+}
+
+// wrongEntries is a listing that is not what the header commits to.
+func wrongEntries(h *proof.Header, got proof.Hash, n int) Damage {
+	detail := "the entries listed are not those that the header commits to"
+	if uint64(n) != uint64(h.NEntries) {
+		detail = fmt.Sprintf("%d entries are listed where the header commits to %d", n, h.NEntries)
+	}
+	d := Damage{
+		Finding: evidence.Finding{Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: h.ID, Want: h.EH.String(), Got: got.String(), Detail: detail},
+		Where:   place(h.ID, nil),
+	}
+	d.keep(h, nil)
+	return d
+}
+
+// noEntries is a transaction whose entries the server says it cannot read.
+func noEntries(tx uint64, h *proof.Header, cause error) Damage {
+	d := Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: tx, Got: "unreadable",
+			Detail: "the server cannot read the transaction's entries: " + said(cause),
+		},
+		Where: place(tx, nil),
+	}
+	if h != nil {
+		d.Want = h.EH.String()
+	}
+	d.keep(h, nil)
+	return d
+}
+
+// wrongHeader is a header that is not the remembered one; want is a hash of the
+// remembered one, and got that of the one shown, of the same sort.
+func wrongHeader(tx uint64, h *proof.Header, want, got proof.Hash, sort string) Damage {
+	d := Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.Header, Check: string(proof.CheckAlh), Tx: tx, Want: want.String(), Got: got.String(),
+			Detail: "the header is not the one that is remembered, by its " + sort,
+		},
+		Where: place(tx, nil),
+	}
+	d.keep(h, nil)
+	return d
+}
+
+// noHeader is a transaction of which the server says it cannot read even the
+// header.
+func noHeader(tx uint64, cause error) Damage {
+	return Damage{
+		Finding: evidence.Finding{
+			Kind: evidence.Header, Check: string(proof.CheckAlh), Tx: tx, Got: "unreadable",
+			Detail: "the server cannot read the transaction: " + said(cause),
+		},
+		Where: place(tx, nil),
+	}
+}
+
+// named is an entry by its key, for a person.
+func named(key []byte) string {
+	text := string(key[1:])
+	if !printable(text) {
+		text = hex.EncodeToString(key[1:])
+	} else {
+		text = strconv.Quote(text)
+	}
+	if len(text) > maxKeptText {
+		text = strings.ToValidUTF8(text[:maxKeptText], "") + "…"
+	}
+	return kindOf(key).String() + " entry " + text
+}
