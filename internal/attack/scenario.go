@@ -75,9 +75,9 @@ type Expectation struct {
 	// verdict is not about it.
 	Alert bool
 	// FirstBad is where the ledger parts from what it was: the first of its
-	// transactions that is another one, is missing, or stands in the tree as
-	// another one, given how many there were before the first step. Nil where
-	// it parts nowhere: a claim or a proof can be wrong beside a whole history.
+	// transactions that is shown as another one, is missing, or stands in the
+	// tree as another one, given how many there were before the first step. Nil
+	// where it parts nowhere: proofs and signatures can be wrong about what is right.
 	FirstBad func(before uint64) uint64
 }
 

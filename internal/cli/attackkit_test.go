@@ -1,0 +1,194 @@
+package cli_test
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/attack"
+)
+
+const (
+	attacked = "orders" // the database
+
+	// Ways to audit: --audit-walk-limit.
+	byWalk  = 10_000
+	byProof = 0
+
+	// attackPatience bounds every wait. The longest is for a call of 10 s that
+	// is never answered, several times over, on a machine under load.
+	attackPatience = 2 * time.Minute
+	// attacksAtOnce is more than there are processors: most of an attack is
+	// waiting for the disk, and some for ten seconds to pass.
+	attacksAtOnce = 24
+)
+
+// trial is one scenario of the attack kit, played to an auditor that is started
+// by the command line and watched from outside as its users do.
+type trial struct {
+	attack.Scenario
+	limit   int // --audit-walk-limit
+	version int // of the headers
+	run     program
+	alone   bool // in a process of its own, whose memory can be measured
+}
+
+func (c *trial) String() string { return fmt.Sprintf("%s/%d/v%d", c.Name, c.limit, c.version) }
+
+// TestAttackKit plays every scenario of the kit to the whole auditor: by walks
+// and by dual proofs, each way and each version of headers once, CVE-2022-36111
+// all ways.
+//
+// An honest second server would be an auditor of its own, with which the
+// attacked one shares nothing: one process audits one server.
+func TestAttackKit(t *testing.T) {
+	t.Parallel()
+	var all []*trial
+	for _, s := range attack.All() {
+		for _, limit := range []int{byWalk, byProof} {
+			for version := range 2 {
+				if limit == byWalk == (version == 1) || s.Row == "A15" {
+					all = append(all, &trial{Scenario: s, limit: limit, version: version, run: inProcess})
+				}
+			}
+		}
+	}
+	play(t, attacksAtOnce, all)
+}
+
+// play plays so many at once, those first that wait for long.
+func play(t *testing.T, atOnce int, all []*trial) {
+	slices.SortStableFunc(all, func(a, b *trial) int { return cmp.Compare(a.urgency(), b.urgency()) })
+	next := make(chan *trial, len(all))
+	for _, c := range all {
+		next <- c
+	}
+	close(next)
+	var wait sync.WaitGroup
+	for range atOnce {
+		wait.Go(func() {
+			// Not by t.Parallel, which runs as many as there are processors.
+			for c := range next {
+				t.Run(c.String(), c.play)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+func (c *trial) urgency() int {
+	switch {
+	case c.Expect.Reason == "timeout":
+		return 0
+	case c.Expect.Kind == "vanished":
+		return 1
+	}
+	return 2
+}
+
+// claim is what an auditor says of the attacked database.
+type claim struct {
+	verdict evidence.Verdict
+	kind    evidence.Kind
+	reason  evidence.Reason
+	check   string
+	// behind: rounds by dual proof see nothing; the walk behind them does.
+	behind bool
+}
+
+// right is what this auditor, looking in this way, has to say.
+func (c *trial) right() claim {
+	e := c.Expect
+	out := claim{kind: evidence.Kind(e.Kind), reason: evidence.Reason(e.Reason), check: e.Check}
+	switch e.Verdict {
+	case "consistent":
+		return claim{verdict: evidence.Consistent}
+	case "tampered":
+		out.verdict = evidence.Tampered
+	}
+	switch {
+	case e.Deep, e.DualOnly && c.limit == byWalk:
+		return claim{verdict: evidence.Consistent}
+	case e.WalkOnly && c.limit == byProof && out.verdict == evidence.Undetermined:
+		// A walk that meets trouble rests, and the rounds go on without it.
+		return claim{verdict: evidence.Consistent}
+	case e.WalkOnly && c.limit == byProof:
+		out.behind = true
+	case c.limit == byProof && evidence.Kind(e.DualKind) == evidence.Rollback:
+		// Whoever proves alone cannot tell a fork from a rollback where the
+		// rest is shorter. The walk behind the rounds remembers.
+	case c.limit == byProof && e.DualKind != "":
+		out.kind, out.check = evidence.Kind(e.DualKind), e.DualCheck
+	}
+	return out
+}
+
+// company is what an attack on one database means for the others.
+type company int
+
+const (
+	apart company = iota // nothing
+	// sameConnection: one connection carries the calls about all databases, so
+	// that all wait when it is cut, or carries a byte at a time.
+	sameConnection
+	// sameKey: a server signs the states of all its databases by one key.
+	sameKey
+)
+
+func (c *trial) company() company {
+	switch c.Name {
+	case "dribble", "cut-state", "cut-headers":
+		return sameConnection
+	case "unsigned", "other-key", "other-key-disguised", "signing-stops", "key-changes":
+		return sameKey
+	}
+	return apart
+}
+
+// alert is what an auditor tells about what is no verdict: the event, and what
+// it is about. A split view of two auditors needs two that compare: no event.
+func (c *trial) alert() (kind evidence.EventType, database string) {
+	switch c.Row {
+	case "A4":
+		return evidence.EventIdentityChanged, ""
+	case "A21":
+		return evidence.EventNotGrowing, attacked
+	case "A24":
+		return evidence.EventClockSkew, attacked
+	}
+	return "", ""
+}
+
+func (c *trial) play(t *testing.T) {
+	dir := t.TempDir()
+	server := newLiar(t, dir, c)
+	pager := newPager(t, dir)
+	args := []string{
+		"audit-mode", "--json", "-a", server.Ledger.Addr(), "--audit-server", "tested", "--audit-interval", "20ms",
+		"--audit-walk-limit", strconv.Itoa(c.limit), "--audit-notification-url", pager.URL,
+	}
+	if c.Pinned {
+		args = append(args, "--server-signing-pub-key", server.keyFile)
+	}
+	if c.Row == "A21" {
+		args = append(args, "--audit-expect-growth", "1s")
+	}
+	w := watching(t, c.run, dir, args...)
+	o := &outcome{trial: c, t: t, server: server, pager: pager, watch: w, want: c.right()}
+	o.settle()
+	o.strike()
+	o.told()
+	o.shown()
+	o.notified()
+	o.alerted()
+	o.others()
+	o.bounded()
+	w.stop()
+	w.end(0)
+	o.lasts(args)
+}
