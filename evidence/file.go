@@ -67,8 +67,10 @@ type Material struct {
 	// ServerKey is the signing key (uncompressed point) that is configured or
 	// was remembered for the ledger.
 	ServerKey []byte
-	// Trusted is what was proven before, Observed what the server showed;
-	// States are other states it signed, of this history or of the one before.
+	// Trusted is what was proven before, Observed what the server showed.
+	// States are others that were kept since they were proven, those nearest
+	// to the trusted one first: 1,000 are searched for a contradiction, 30
+	// stand in the file.
 	Trusted  proof.SignedState
 	Observed proof.SignedState
 	States   []proof.SignedState
@@ -203,11 +205,16 @@ func (f *File) omit(format string, args ...any) {
 
 // fitting gives a state that can be written down without loss, or none.
 func (f *File) fitting(s proof.SignedState) proof.SignedState {
-	if len(s.DB) > maxText || len(s.PublicKey) > maxSigned || len(s.Signature) > maxSigned || s.TxID > proof.MaxTxID {
+	if !fits(&s) {
 		f.omit("the state of transaction %d: a name of %d bytes, a key of %d, a signature of %d", s.TxID, len(s.DB), len(s.PublicKey), len(s.Signature))
 		return proof.SignedState{}
 	}
 	return s
+}
+
+// fits reports whether a state can be written down without loss.
+func fits(s *proof.SignedState) bool {
+	return len(s.DB) <= maxText && len(s.PublicKey) <= maxSigned && len(s.Signature) <= maxSigned && s.TxID <= proof.MaxTxID
 }
 
 func isZero(s *proof.SignedState) bool {

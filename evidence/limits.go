@@ -28,7 +28,9 @@ const (
 	// of empty values takes far more memory than bytes.
 	maxElements = 1 << 20
 
-	// maxEdges bounds the search for a contradiction: evidence must be on disk
+	// Bounds of the search for a contradiction: evidence must be on disk
 	// within seconds, whatever a server sent.
-	maxEdges = 50_000
+	maxSearched = 1_000   // signed states looked at
+	maxEdges    = 50_000  // steps that the material allows
+	maxVisits   = 500_000 // steps taken
 )

@@ -106,7 +106,7 @@ func unfinished(t *testing.T, dir string) bool {
 // acknowledged; the leftovers go away, and the other's work does not.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := room(t)
 	begin := func(incident string) (cmd *exec.Cmd, errs *bytes.Buffer, in io.Closer, out *bufio.Scanner) {
 		cmd, errs = child(t, dir, "loop", incident)
 		stdin, err1 := cmd.StdinPipe()

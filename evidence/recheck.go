@@ -116,7 +116,7 @@ func (o *Outcome) prove(given *ecdsa.PublicKey) {
 		shown proof.State
 		head  *Showing
 	}{{first, &c.First}, {second, &c.Second}} {
-		say("Under the state signed at transaction %d (%s), transaction %d is %s%s.", s.head.State.TxID, s.head.State.Alh, s.shown.TxID, s.shown.Alh, way(s.head.Path))
+		say("Under the state signed at transaction %d (%s), transaction %d is %s%s.", s.head.State.TxID, s.head.State.Alh, s.shown.TxID, s.shown.Alh, means(s.head.Path))
 	}
 	switch {
 	case given == nil:
@@ -131,7 +131,7 @@ func (o *Outcome) prove(given *ecdsa.PublicKey) {
 	say("Signatures name neither server nor time: which history is true they do not say, and two servers that share a key contradict each other.")
 }
 
-func way(path []Step) string {
+func means(path []Step) string {
 	words := map[By]string{ByHeaders: "its headers", ByInclusion: "its transaction tree", ByLinear: "its chain"}
 	s := ""
 	for i, step := range path {
@@ -158,10 +158,11 @@ func (o *Outcome) signed(key *ecdsa.PublicKey) {
 	}
 }
 
-func (f *File) allStates() []*proof.SignedState {
-	out := []*proof.SignedState{&f.Trusted, &f.Observed}
-	for i := range f.States {
-		out = append(out, &f.States[i])
+// allStates gives the trusted state, the observed one and all others.
+func (m *Material) allStates() []*proof.SignedState {
+	out := []*proof.SignedState{&m.Trusted, &m.Observed}
+	for i := range m.States {
+		out = append(out, &m.States[i])
 	}
 	return out
 }

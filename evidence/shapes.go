@@ -168,7 +168,7 @@ func packHeader(h *proof.Header) ([]byte, error) {
 func unpackHeader(b *[]byte) (proof.Header, error) { return parseHeader(*b) }
 
 func packState(s *proof.SignedState) (stateJSON, error) {
-	if len(s.DB) > maxText || len(s.Signature) > maxSigned || len(s.PublicKey) > maxSigned || s.TxID > proof.MaxTxID {
+	if !fits(s) {
 		return stateJSON{}, errors.New("a state with a name, key or signature that is too long")
 	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(s.DB)))
