@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"immuaudit/internal/attack"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/ledger"
+	"immuaudit/internal/mirror"
 	"immuaudit/internal/store"
 	"immuaudit/internal/wire"
 )
@@ -120,6 +122,12 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 	}
 	if limit > 0 {
 		o.WalkRate = 1_000_000
+		m, err := mirror.Open(filepath.Join(memory.Dir(), "mirror"), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		o.Mirror = func(name evidence.Name) (audit.Mirror, error) { return m.Ledger(name) }
 	}
 	if s.Pinned {
 		o.Key, o.KeyPoint = &config.SigningKey.PublicKey, point(t, config.SigningKey)
@@ -152,6 +160,7 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 	verdict, kind, reason, check := right(s.Expect, limit)
 	var r evidence.Report
 	var before evidence.Trust
+	origin := trusted().Proven.TxID
 	for _, step := range s.Steps {
 		before = trusted()
 		if err := step.Strike(stage); err != nil {
@@ -184,6 +193,10 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 		return
 	}
 	recheck(t, r, key, s)
+	lastGood, firstBad := s.Expect.Divergence(origin)
+	if d := r.Divergence; limit > 0 && firstBad > 0 && (d == nil || d.LastGoodTx != lastGood || d.FirstBadTx != firstBad) {
+		t.Errorf("the place: %+v, want %d and %d", d, lastGood, firstBad)
+	}
 	layer.Clear()
 	if again := round(); again.Verdict != evidence.Tampered || len(open) == 0 {
 		t.Errorf("it does not stick: %+v", again)

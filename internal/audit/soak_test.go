@@ -20,6 +20,7 @@ import (
 	"immuaudit/evidence"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/ledger"
+	"immuaudit/internal/mirror"
 	"immuaudit/internal/store"
 	"immuaudit/internal/wire"
 	"immuaudit/proof"
@@ -61,6 +62,7 @@ const maxLive = 6
 
 type soak struct {
 	*rig
+	mirror *mirror.Mirror
 	rnd    *rand.Rand // of the driving goroutine alone
 	rounds atomic.Uint64
 	made   int
@@ -87,6 +89,8 @@ func newSoak(t *testing.T, seed uint64) *soak {
 	}
 	s := &soak{rig: newRig(t, config), rnd: rnd, dbs: map[string]*soaked{}, storm: rand.New(rand.NewPCG(seed, 2))}
 	s.must(s.ledger.CreateUser("auditor", "Secret1!"))
+	s.mirror = s.mirrored()
+	s.opts.ClockSkew = time.Hour
 	s.opts.Interval = 10 * time.Millisecond
 	s.opts.Sinks = []audit.SinkRule{{Name: "all", Wants: func(ev evidence.Event) (bool, bool) { return true, true }}}
 	s.adopt(defaultDB)
@@ -244,6 +248,24 @@ func (s *soak) remembered() {
 			}
 		}
 	}
+	for _, trust := range all.Trust {
+		l, err := s.mirror.Ledger(trust.Name)
+		s.must(err)
+		if l.Size() > trust.Walked {
+			s.t.Errorf("%s: %d transactions are mirrored, %d walked", trust.Name, l.Size(), trust.Walked)
+		}
+		s.must(l.Check(s.t.Context()))
+		for tx := l.Size(); tx > 0 && tx+100 > l.Size(); tx-- {
+			if ok, err := l.Holds(tx, s.dbs[trust.Name.Database].alh(s, tx)); err != nil || !ok {
+				s.t.Errorf("%s: transaction %d is mirrored otherwise (%v)", trust.Name, tx, err)
+			}
+		}
+	}
+	for _, what := range []evidence.EventType{evidence.EventStateProblem, evidence.EventClockSkew} {
+		if events := s.events(what); len(events) > 0 {
+			s.t.Errorf("an alert about nothing: %+v", events[0])
+		}
+	}
 	for _, inc := range all.Open {
 		if inc.Kind != evidence.Vanished || !s.dbs[inc.Name.Database].gone {
 			s.t.Errorf("an incident about an honest ledger: %+v", inc)
@@ -265,6 +287,10 @@ func (s *soak) live() {
 	}
 	s.opts.WalkLimit = []uint64{0, 5, 10_000}[s.rnd.IntN(3)]
 	s.opts.WalkRate = []int{0, 5_000, 1_000_000}[s.rnd.IntN(3)]
+	if withMirror := s.opts.Mirror; s.rnd.IntN(4) == 0 { // as after a crash before it was written
+		s.opts.Mirror = nil
+		defer func() { s.opts.Mirror = withMirror }()
+	}
 	s.opts.Comparisons = s.rnd.IntN(3) == 0
 	s.setWeather([]float64{0, 0.05, 0.3}[s.rnd.IntN(3)])
 	s.connect()

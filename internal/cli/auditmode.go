@@ -65,6 +65,7 @@ type auditor struct {
 	key    *ecdsa.PublicKey // configured, nil if none
 	point  []byte           // key as an uncompressed point
 	store  *store.Store
+	mirror func(evidence.Name) (audit.Mirror, error) // nil where none is kept
 	engine *audit.Engine
 	site   *web.Server
 	sinks  []alert.Sink
@@ -113,6 +114,11 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 		return err
 	}
 	defer removePid()
+	closeMirror, err := a.openMirror(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeMirror()) }()
 	defer a.alarms.Wait()
 	if c.Audit.Once {
 		if err := a.begin(ctx); err != nil {
@@ -163,6 +169,7 @@ func (a *auditor) begin(ctx context.Context) error {
 		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
 		Comparisons: c.Audit.NotificationOn == "always" && len(a.sinks) > 0,
 		Alarm:       a.alarm,
+		Mirror:      a.mirror,
 		Record:      record, Version: version().Version, Channel: func() evidence.Channel { return a.channel() },
 		ExpectGrowth: c.Audit.ExpectGrowth, ClockSkew: c.Audit.ClockSkew,
 	}

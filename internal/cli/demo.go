@@ -19,6 +19,7 @@ import (
 	"immuaudit/evidence"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/ledger"
+	"immuaudit/internal/mirror"
 	"immuaudit/internal/store"
 	"immuaudit/internal/web"
 	"immuaudit/internal/wire"
@@ -196,6 +197,9 @@ func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledge
 			break
 		}
 	}
+	if r.Divergence != nil {
+		st.more("where     %s", r.Divergence)
+	}
 	st.more("incident  %s, open until an operator decides", r.Incident)
 	proven, err := showEvidence(st, r.Evidence, key)
 	if err != nil {
@@ -204,7 +208,8 @@ func playDemo(ctx context.Context, st *stage, db *ledger.Database, copied *ledge
 	code := exitCode([]evidence.Report{r})
 	st.more("immuclient audit-mode --once would exit with code %d", code)
 	fmt.Fprintln(st.w)
-	return proven && r.Kind == evidence.Fork && code == exitTampered && r.Trusted.Tx == demoOld+demoMore, nil
+	found := r.Divergence != nil && r.Divergence.LastGoodTx == demoOld && r.Divergence.FirstBadTx == demoOld+1
+	return proven && found && r.Kind == evidence.Fork && code == exitTampered && r.Trusted.Tx == demoOld+demoMore, nil
 }
 
 // forge prepares the other history aside, so that it is put in place at once.
@@ -271,6 +276,7 @@ type demoAuditor struct {
 	engine *audit.Engine
 	site   *web.Server
 	store  *store.Store
+	mirror *mirror.Mirror
 	client *wire.Client
 }
 
@@ -292,8 +298,11 @@ func openDemoAuditor(ctx context.Context, dir, address string, reports chan<- ev
 	if err != nil {
 		return a, err
 	}
+	if a.mirror, err = mirror.Open(filepath.Join(dir, mirrorFolder), quiet); err != nil {
+		return a, err
+	}
 	a.engine, err = audit.New(ctx, audit.Options{
-		Record: record, Version: version().Version, Channel: func() evidence.Channel { return evidence.Channel{Transport: "plaintext"} },
+		Mirror: mirrors(a.mirror), Record: record, Version: version().Version, Channel: func() evidence.Channel { return evidence.Channel{Transport: "plaintext"} },
 		Server: a.client, Memory: a.store, Name: "demo", Address: address, Logger: quiet, List: true,
 		Matches:  func(string) bool { return true },
 		Interval: demoInterval, WalkLimit: 10_000, WalkRate: 20_000, StaleAfter: time.Minute,
@@ -321,6 +330,9 @@ func openDemoAuditor(ctx context.Context, dir, address string, reports chan<- ev
 func (a *demoAuditor) close() {
 	if a.client != nil {
 		a.client.Close()
+	}
+	if a.mirror != nil {
+		a.mirror.Close()
 	}
 	if a.store != nil {
 		a.store.Close()

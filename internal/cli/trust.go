@@ -392,6 +392,7 @@ otherwise. Stop the auditor first.`,
 					return unknown(err)
 				}
 				defer release()
+				renamed := map[evidence.Name]evidence.Name{}
 				event := audit.Decision(evidence.Name{}, "", fmt.Sprintf("renamed %s to %s", args[0], args[1]))
 				if t, err := find(ctx, c, s, args[0]); err == nil && t.Name.String() == args[0] {
 					to, err := ledgerName(args[1])
@@ -402,12 +403,23 @@ otherwise. Stop the auditor first.`,
 					if err := s.Rename(ctx, t.Name, to, event); err != nil {
 						return stored(err)
 					}
+					renamed[t.Name] = to
 				} else {
+					all, err := s.Ledgers(ctx)
+					if err != nil {
+						return unknown(err)
+					}
+					for _, t := range all {
+						if t.Name.Server == args[0] {
+							renamed[t.Name] = evidence.Name{Server: args[1], Database: t.Name.Database}
+						}
+					}
 					event.Name.Server = args[1]
 					if err := s.RenameServer(ctx, args[0], args[1], event); err != nil {
 						return stored(err)
 					}
 				}
+				renameMirrors(s, slog.New(slog.NewTextHandler(env.Stderr, nil)), renamed)
 				fmt.Fprintf(env.Stdout, "renamed %s to %s\n", shown(args[0]), shown(args[1]))
 				return nil
 			})
