@@ -291,6 +291,7 @@ func (w *writing) putTrust(t *preparedTrust) (uint64, error) {
 	}
 	w.toggle(old.rowSum)
 	w.toggle(s[:])
+	w.proven = append(w.proven, t)
 	return old.id, err
 }
 

@@ -2,10 +2,12 @@ package store
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync"
 	"testing"
 
 	"immuaudit/evidence"
+	"immuaudit/proof"
 )
 
 // BenchmarkApply is the write of a round over 1,000 ledgers at once.
@@ -67,5 +69,63 @@ func BenchmarkOpen(b *testing.B) {
 	finish(b, s)
 	for b.Loop() {
 		finish(b, open(b, dir))
+	}
+}
+
+// BenchmarkGuard is what a second costs at most: the guard over 10,000 ledgers,
+// of which all have moved on.
+func BenchmarkGuard(b *testing.B) {
+	const ledgers = 10_000
+	s := open(b, b.TempDir())
+	p := &place{path: filepath.Join(b.TempDir(), "guard"), kept: true}
+	w := newWitness(s, p, standing{watermark: watermark{id: s.id, commits: 1}, proven: map[evidence.Name]proof.State{}})
+	var c writing
+	for n := range ledgers {
+		trust := trustAt(ledger("production.example.org:3322", fmt.Sprint("database-", n)), 0, 10)
+		c.proven = append(c.proven, &preparedTrust{Trust: trust})
+	}
+	for c.sequence = 2; b.Loop(); c.sequence++ {
+		w.saw(&c, false)
+		w.follow()
+	}
+}
+
+// BenchmarkGuardHash is the part of it that grows with the ledgers, and
+// BenchmarkGuardReread what it costs where another process wrote.
+func BenchmarkGuardHash(b *testing.B) {
+	now := standing{proven: map[evidence.Name]proof.State{}}
+	for n := range 10_000 {
+		now.proven[ledger("production.example.org:3322", fmt.Sprint("database-", n))] = stateAt(uint64(n))
+	}
+	for b.Loop() {
+		now.hash()
+	}
+}
+
+func BenchmarkGuardReread(b *testing.B) {
+	s := open(b, b.TempDir())
+	for first := 0; first < 10_000; first += 1_000 {
+		err := s.submit(b.Context(), func(w *writing) error {
+			for n := range 1_000 {
+				trust := trustAt(ledger("production.example.org:3322", fmt.Sprint("database-", first+n)), 0, 10)
+				trust.Walk = make([]byte, 3_000)
+				p, err := prepare(evidence.Change{Trust: &trust})
+				if err != nil {
+					return err
+				}
+				if err := p.write(w); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := s.readStanding(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -24,6 +24,7 @@ type committer struct {
 	s     *Store
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
+	last  uint64 // the newest commit that is known here
 	jobs  chan *job
 	quit  chan struct{}
 	ended chan struct{}
@@ -34,9 +35,9 @@ type committer struct {
 	markFailed bool
 }
 
-func newCommitter(s *Store, conn *sql.Conn) *committer {
+func newCommitter(s *Store, conn *sql.Conn, last uint64) *committer {
 	return &committer{
-		s: s, conn: conn, stmts: map[string]*sql.Stmt{},
+		s: s, conn: conn, stmts: map[string]*sql.Stmt{}, last: last,
 		// Not buffered: a change that was not taken yet can be withdrawn.
 		jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -122,6 +123,8 @@ type writing struct {
 	c        *committer
 	sequence uint64 // the number that this commit will have
 	digest   [32]byte
+	proven   []*preparedTrust // what is proven now
+	renamed  bool             // ledgers have other names
 	// what to do at the end of the transaction
 	queued bool                // deliveries were put into the outbox
 	sinks  map[string]struct{} // … of these sinks
@@ -270,6 +273,10 @@ func (c *committer) write(batch []*job, results []error) (queued bool, err error
 		return false, err
 	}
 	c.watermark(w.sequence)
+	if c.s.witness != nil {
+		c.s.witness.saw(w, w.renamed || before != c.last)
+	}
+	c.last = w.sequence
 	return w.queued, nil
 }
 
@@ -298,7 +305,7 @@ func (w *writing) attempt(j *job) (own, err error) {
 	if _, err := w.exec("SAVEPOINT change"); err != nil {
 		return nil, err
 	}
-	digest := w.digest
+	digest, proven := w.digest, len(w.proven)
 	own = j.do(w)
 	if own == nil {
 		_, err = w.exec("RELEASE change")
@@ -307,7 +314,7 @@ func (w *writing) attempt(j *job) (own, err error) {
 	if spoils(own) {
 		return nil, own
 	}
-	w.digest = digest
+	w.digest, w.proven = digest, w.proven[:proven]
 	if _, err := w.exec("ROLLBACK TO change"); err != nil {
 		return nil, err
 	}

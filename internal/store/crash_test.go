@@ -41,7 +41,7 @@ func child(mode, dir string) int {
 		}
 	}
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir, Create: true, Logger: quiet})
+	s, err := Open(ctx, guarded(dir))
 	if err != nil {
 		fmt.Println("error", err)
 		return 1
@@ -200,9 +200,12 @@ func TestKillLosesNothing(t *testing.T) {
 	random := seeded(t, 30)
 	for range 20 {
 		acknowledged := killed(t, dir, random.IntN(20), time.Duration(random.IntN(3000))*time.Microsecond)
-		s, err := Open(t.Context(), Options{Dir: dir, Logger: quiet})
+		s, err := Open(t.Context(), guarded(dir))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if problem := s.GuardProblem(); problem != "" {
+			t.Error(problem)
 		}
 		all, err := s.Load(t.Context())
 		if err != nil {
@@ -338,7 +341,7 @@ func TestManyCreateAtOnce(t *testing.T) {
 	stores := make([]*Store, 6)
 	for i := range stores {
 		group.Go(func() {
-			s, err := Open(t.Context(), Options{Dir: dir, Create: true, Logger: quiet})
+			s, err := Open(t.Context(), guarded(dir))
 			if err != nil {
 				t.Error(err)
 				return

@@ -128,7 +128,10 @@ func (d directory) checkFiles() (exists bool, err error) {
 
 // checkFile refuses what somebody else could change; nil for a file that is not there.
 func (d directory) checkFile(name string) (fs.FileInfo, error) {
-	path := d.file(name)
+	return d.checkPath(d.file(name))
+}
+
+func (d directory) checkPath(path string) (fs.FileInfo, error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -20,6 +20,7 @@ var (
 	ErrVersion    = errors.New("a state of an unknown version")
 	ErrDamaged    = errors.New("the state is cut or damaged")
 	ErrRolledBack = errors.New("the state is older than what was acknowledged")
+	ErrEdited     = errors.New("the state is not what was acknowledged")
 	ErrReadOnly   = errors.New("the state cannot be written")
 	ErrFull       = errors.New("the disk is full")
 	ErrDisk       = errors.New("the disk does not work")
@@ -31,6 +32,10 @@ var (
 	ErrNotFound   = errors.New("not found")
 	ErrExists     = errors.New("exists already")
 	ErrAmbiguous  = errors.New("more than one fits")
+
+	ErrGuardPlace   = errors.New("a guard cannot be kept here")
+	ErrGuardDamaged = errors.New("the guard is cut or damaged")
+	ErrGuardForeign = errors.New("this guard belongs to another state")
 )
 
 // Error is trouble with the state directory: which kind, where, and what to

@@ -32,10 +32,15 @@ func TestMain(m *testing.M) {
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
+// guarded are the options of an auditor with a guard beside its directory.
+func guarded(dir string) Options {
+	return Options{Dir: dir, Create: true, Guard: filepath.Clean(dir) + ".guard", Logger: quiet}
+}
+
 // open opens a state that is checked and closed at the end of the test.
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Dir: dir, Create: true, Logger: quiet})
+	s, err := Open(t.Context(), guarded(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +57,18 @@ func finish(t testing.TB, s *Store) {
 	if err := invariants(s); err != nil {
 		t.Errorf("the state is not sound: %v", err)
 	}
+	now, err := s.readStanding(context.Background())
+	if err != nil {
+		t.Error(err)
+	}
 	if err := s.Close(); err != nil {
 		t.Errorf("closing: %v", err)
+	}
+	if s.witness != nil {
+		// Another store may have gone on.
+		if g, err := s.place.read(); err != nil || g == nil || g.sequence < now.commits || g.sequence == now.commits && g.hash != now.hash() {
+			t.Errorf("the guard is not that of commit %d: %+v, %v", now.commits, g, err)
+		}
 	}
 	for _, name := range []string{fileState, fileState + "-wal", fileState + "-shm", fileID, fileLock} {
 		info, err := os.Lstat(s.dir.file(name))

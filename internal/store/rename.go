@@ -88,6 +88,7 @@ func (w *writing) moveTrust(r renaming) error {
 		name                                evidence.Name
 		provenAlh, base, body, walk, oldSum []byte
 	}
+	w.renamed = true
 	all, err := collect(w, "SELECT id, server, database, version, proven, proven_alh, base, body, walk, sum FROM trust WHERE "+r.where, r.from, func(rows *sql.Rows, t *row) error {
 		return rows.Scan(&t.id, &t.name.Server, &t.name.Database, &t.version, &t.proven, &t.provenAlh, &t.base, &t.body, &t.walk, &t.oldSum)
 	})
