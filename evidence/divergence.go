@@ -1,6 +1,9 @@
 package evidence
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Exact reports whether the divergence names one transaction.
 func (d Divergence) Exact() bool { return d.FirstBadTx > 0 && d.FirstBadTx == d.LastGoodTx+1 }
@@ -8,6 +11,10 @@ func (d Divergence) Exact() bool { return d.FirstBadTx > 0 && d.FirstBadTx == d.
 // String says in words where a ledger parts from what was proven.
 func (d Divergence) String() string {
 	switch {
+	case d.KeyText != "":
+		return fmt.Sprintf("what does not match is in transaction %d, under key %s", d.FirstBadTx, strconv.QuoteToASCII(d.KeyText))
+	case d.Key != "":
+		return fmt.Sprintf("what does not match is in transaction %d, under key %s (hex)", d.FirstBadTx, d.Key)
 	case d.FirstBadTx == 0:
 		return fmt.Sprintf("the chain of transactions agrees with what is remembered up to transaction %d", d.LastGoodTx)
 	case d.LastGoodTx == 0 && d.FirstBadTx == 1:

@@ -151,8 +151,8 @@ func (o *Outcome) signed(key *ecdsa.PublicKey) {
 	if key == nil {
 		return
 	}
-	for i, s := range o.File.allStates() {
-		if len(s.Signature) > 0 && i < 2 && proof.VerifySignature(key, s) == nil {
+	for _, s := range o.File.allStates() {
+		if len(s.Signature) > 0 && proof.VerifySignature(key, s) == nil {
 			o.Proof = append(o.Proof, fmt.Sprintf("The server key you gave signed this state of database %s: transaction %d, %s.", strconv.QuoteToASCII(s.DB), s.TxID, s.Alh))
 		}
 	}
@@ -185,16 +185,33 @@ func (o *Outcome) testify(keyGiven bool) {
 	for _, x := range f.Findings {
 		say("%s, check %s%s%s%s", x.Kind, x.Check, at(x.Tx), differs(x.Want, x.Got), sentence(x.Detail))
 	}
-	for _, x := range f.Checks {
-		if x.Result == Failed {
-			say("check %s failed%s%s%s", x.Check, at(x.Tx), differs(x.Want, x.Got), sentence(x.Detail))
-		}
-	}
+	o.checks(say)
 	if d := f.Divergence; d != nil {
-		say("It agrees up to transaction %d; transaction %d is the first that does not.", d.LastGoodTx, d.FirstBadTx)
+		say("Where: %s.", d)
 	}
 	for _, left := range f.Omitted {
 		say("left out: %s", left)
+	}
+}
+
+// checks says which checks failed, in the order in which they were made.
+func (o *Outcome) checks(say func(string, ...any)) {
+	all := o.File.Checks
+	results := map[Result]int{}
+	for _, x := range all {
+		results[x.Result]++
+	}
+	if len(all) > 0 {
+		say("Of %d checks %d held, %d failed and %d were not made.", len(all), results[Held], results[Failed], results[NotMade])
+	}
+	for i, x := range all {
+		odd := ""
+		if compared := x.Want != "" && x.Got != ""; compared && x.Result != NotMade && (x.Result == Held) != (x.Want == x.Got) {
+			odd = " (which does not fit)"
+		}
+		if x.Result == Failed || odd != "" {
+			say("check %d, %s, %s%s%s%s%s", i+1, x.Check, x.Result, at(x.Tx), differs(x.Want, x.Got), odd, sentence(x.Detail))
+		}
 	}
 }
 
@@ -238,14 +255,17 @@ func (o *Outcome) recompute() {
 			o.Recomputed = append(o.Recomputed, fmt.Sprintf(format, args...))
 		}
 	}
+	o.recomputeDivergence(say)
 	for _, p := range f.Probes {
 		if p.Shown != nil && proof.LeafHash(*p.Shown) != p.Leaf {
 			say("Transaction %d was shown as %s, which is not the one remembered: its leaf hash is %s, the remembered one %s.", p.Tx, *p.Shown, proof.LeafHash(*p.Shown), p.Leaf)
 		}
 	}
 	remembered := map[uint64]proof.Hash{}
-	if !isZero(&f.Trusted) {
-		remembered[f.Trusted.TxID] = f.Trusted.Alh
+	for i, s := range f.allStates() {
+		if i != 1 && !isZero(s) { // not the observed one
+			remembered[s.TxID] = s.Alh
+		}
 	}
 	o.recomputeStates(say)
 	told := map[uint64]bool{}
@@ -301,18 +321,28 @@ func (o *Outcome) recomputeStates(say func(string, ...any)) {
 		say("No signing key was known for the ledger: the states stand by the auditor's word.")
 		return
 	}
-	for i, s := range f.allStates()[:2] {
-		if isZero(s) {
-			continue
+	kept, signed := 0, 0
+	for i, s := range f.allStates() {
+		what := "trusted"
+		if i == 1 {
+			what = "observed"
 		}
-		what := [...]string{"trusted", "observed"}[i]
+		good := proof.VerifySignature(key, s) == nil
 		switch {
+		case isZero(s):
+		case i > 1 && good:
+			kept, signed = kept+1, signed+1
+		case i > 1:
+			kept++
 		case len(s.Signature) == 0:
 			say("The %s state, of transaction %d, is not signed.", what, s.TxID)
-		case proof.VerifySignature(key, s) == nil:
+		case good:
 			say("The %s state, of transaction %d, is signed by key %s.", what, s.TxID, Fingerprint(key))
 		default:
 			say("The signature of the %s state, of transaction %d, is not one of key %s.", what, s.TxID, Fingerprint(key))
 		}
+	}
+	if kept > 0 {
+		say("Of %d other states that were kept, %d are signed by that key.", kept, signed)
 	}
 }
