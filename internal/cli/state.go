@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,16 +35,27 @@ func openState(ctx context.Context, c *config.Config, log *slog.Logger, how acce
 	if why := shortLived(dir); why != "" && how == making {
 		log.Warn("THE STATE DIRECTORY IS LOST WITH THE CONTAINER: "+why+". The next container trusts what the server shows it then. Mount a volume with a name there", "dir", dir)
 	}
-	s, err := store.Open(ctx, store.Options{Dir: dir, Create: how == making, ReadOnly: how == reading, Logger: log})
-	if err != nil {
+	o := store.Options{Dir: dir, Create: how == making, ReadOnly: how == reading, Logger: log}
+	o.Guard, o.GuardGiven = c.StateGuard()
+	s, err := store.Open(ctx, o)
+	switch {
+	case errors.Is(err, store.ErrGuardPlace):
+		return nil, usage(err)
+	case err != nil:
 		return nil, unknown(err)
 	}
 	return s, nil
 }
 
-// tellCreated records, once, that a memory begins anew: an auditor that lost
-// its state must not look like one that never had any.
+// tellCreated records, once, that a memory begins anew, or has lost its guard:
+// an auditor that lost its state must not look like one that never had any.
 func tellCreated(ctx context.Context, s *store.Store, c *config.Config, log *slog.Logger) error {
+	if problem := s.GuardProblem(); problem != "" {
+		log.Warn(problem)
+		if err := audit.StateProblem(ctx, s, c.Audit.Server, problem); err != nil {
+			return unknown(err)
+		}
+	}
 	if !s.Created() {
 		return nil
 	}
