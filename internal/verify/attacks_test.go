@@ -5,8 +5,6 @@ import (
 
 	"immuaudit/internal/attack"
 	"immuaudit/internal/ledger"
-	"immuaudit/internal/verify"
-	"immuaudit/proof"
 )
 
 // The attack kit's scenarios about what transactions contain (A7 to A11, A23)
@@ -73,8 +71,14 @@ func TestAttackKit(t *testing.T) {
 							t.Errorf("without its key: %+v", d)
 						}
 					}
-					if sum.Clean != at-1 {
-						t.Errorf("clean up to %d", sum.Clean)
+					// Without a mirror nothing vouches for what comes before a
+					// header that is another.
+					clean := at - 1
+					if !mirrored && s.Expect.Kind == "header" {
+						clean = 0
+					}
+					if sum.Clean != clean {
+						t.Errorf("clean up to %d instead of %d", sum.Clean, clean)
 					}
 				})
 			}
@@ -83,6 +87,4 @@ func TestAttackKit(t *testing.T) {
 	if n < 14 {
 		t.Errorf("only %d scenarios", n)
 	}
-	_ = proof.Hash{}
-	_ = verify.KeyValue
 }

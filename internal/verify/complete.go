@@ -1,9 +1,11 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"immuaudit/proof"
 )
@@ -172,6 +174,7 @@ func (l *look) filled(h *proof.Header, entries []proof.ExportedEntry, p *part) *
 
 // again looks once more, one by one, at the transactions that do not hold.
 func (l *look) again(ctx context.Context) error {
+	slices.SortFunc(l.suspects, func(a, b suspect) int { return cmp.Compare(a.tx, b.tx) })
 	for _, s := range l.suspects {
 		if l.at(s.tx).standing == bad {
 			continue // it says nothing

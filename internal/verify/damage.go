@@ -99,7 +99,7 @@ func unreadableValue(h *proof.Header, e *proof.Entry, cause error) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "unreadable",
-			Detail: fmt.Sprintf("the server cannot read the value of %s: %s", named(e.Key), said(cause)),
+			Detail: fmt.Sprintf("the server cannot read the value of %s, or if it is a reference what it refers to: %s", named(e.Key), said(cause)),
 		},
 		Where: place(h.ID, e.Key),
 	}

@@ -84,18 +84,21 @@ func (q *inquiry) unseen(k Kind, list []int, truncated bool) {
 	c := &q.tally.Kinds[k]
 	e := &q.entries[list[0]]
 	cause := q.errs[k]
-	switch troubleOf(cause) {
-	case damaged:
+	explained := c.Damaged+c.Missing > 0 // why the listing failed
+	switch trouble := troubleOf(cause); {
+	case trouble == gone && truncated:
+		c.Truncated += uint64(len(list))
+		return
+	case explained && (trouble == damaged || trouble == gone):
+		c.Unseen += uint64(len(list))
+		return
+	case trouble == damaged:
 		q.oneOf(c, &c.Damaged, list, unreadableValue(q.header, e, cause))
 		return
-	case gone:
-		if truncated {
-			c.Truncated += uint64(len(list))
-			return
-		}
+	case trouble == gone:
 		q.oneOf(c, &c.Missing, list, missingValue(q.header, e, said(cause)))
 		return
-	case tooLarge, slow, garbled:
+	case trouble != fine:
 		c.Unseen += uint64(len(list))
 		q.unread = cause
 		return

@@ -40,7 +40,8 @@ const (
 	// end the run.
 	maxUnread = 100
 	// maxLoose runs of headers wait to be bound at a time, where the server's
-	// do not chain. More end the run: it is no history any more.
+	// do not chain. With more of them it is no history any more, and they are
+	// given up.
 	maxLoose = 1000
 
 	// expirySkew is how far the server's clock may be ahead of this one: so
@@ -60,7 +61,7 @@ const (
 	// sureGone transactions in a row must have lost all their values before
 	// whole pages before a recorded truncation are judged by some of their
 	// transactions.
-	sureGone = 2048
+	sureGone = 1024
 	probes   = 8
 
 	// headerPage is how many headers a call asks for, and maxBeyond how many

@@ -18,7 +18,7 @@ type settler struct {
 	loose   []piece  // in order and not bound yet: each chains in itself, and none to the next
 	waiting []Unread // not counted yet
 
-	first   uint64 // transaction of the first damage; 0: none
+	first   uint64 // transaction of which it cannot be said that it is undamaged; 0: none
 	last    uint64 // newest settled transaction that is known to be as it was
 	lastBad *piece // the newest settled one, where that is another than the known one
 }
@@ -28,9 +28,6 @@ func newSettler(r *run) *settler {
 	s.sum = Summary{From: r.o.From, To: r.o.To, Through: r.o.From - 1, Clean: r.o.From - 1, Retained: r.o.Retained}
 	return s
 }
-
-// errNoHistory is more breaks in the chain than any history has.
-var errNoHistory = errors.New("the server's headers do not chain, over and over again")
 
 // take takes the result of the next stretch.
 func (s *settler) take(ctx context.Context, res *result) error {
@@ -57,7 +54,9 @@ func (s *settler) piece(ctx context.Context, p *piece) error {
 		return nil
 	case p.standing == open, p.standing == blank && n > 0:
 		if n >= maxLoose {
-			return errNoHistory
+			if err := s.giveUp(ctx, p, p.standing == open); err != nil {
+				return err
+			}
 		}
 		s.loose = append(s.loose, *p)
 		return nil
@@ -69,7 +68,7 @@ func (s *settler) piece(ctx context.Context, p *piece) error {
 		known = []*piece{&before, p}
 		s.loose = s.loose[:n-1]
 	}
-	if err := s.giveUp(ctx, known[0]); err != nil {
+	if err := s.giveUp(ctx, known[0], known[0].standing == bound); err != nil {
 		return err
 	}
 	for _, p := range known {
@@ -92,9 +91,9 @@ func (p *piece) join(next *piece) {
 }
 
 // giveUp settles loose pieces that nothing will bind any more. If what comes
-// next is known, its first header names the one before it, and the last of them
-// is another. Those before that one are bound to nothing.
-func (s *settler) giveUp(ctx context.Context, next *piece) error {
+// next is to be believed, as it is where it is known, the last header of them is
+// another than the one it names. Those before that one are bound to nothing.
+func (s *settler) giveUp(ctx context.Context, next *piece, believed bool) error {
 	for i := range s.loose {
 		p := &s.loose[i]
 		if p.standing == blank {
@@ -103,7 +102,7 @@ func (s *settler) giveUp(ctx context.Context, next *piece) error {
 		}
 		n := p.to - p.from + 1
 		t := Tally{Transactions: n, Empty: p.tally.Empty, Unread: p.tally.Unread, Loose: n}
-		if i == len(s.loose)-1 && next != nil && next.standing == bound && p.to+1 == next.from {
+		if i == len(s.loose)-1 && believed && p.to+1 == next.from {
 			if err := s.look(ctx, p); err != nil {
 				return err
 			}
@@ -111,6 +110,7 @@ func (s *settler) giveUp(ctx context.Context, next *piece) error {
 			s.found(wrongHeader(p.to, p.header, next.prev, p.alh, "accumulative linear hash, which the next transaction names"))
 		}
 		s.sum.Tally.add(&t)
+		s.unclean(p.from)
 		s.through(p.to)
 	}
 	s.loose = nil
@@ -171,15 +171,20 @@ func (s *settler) bad(p *piece) {
 
 // found reports a damage.
 func (s *settler) found(d Damage) {
-	if s.first == 0 {
-		s.first = d.Tx
-	}
+	s.unclean(d.Tx)
 	if len(s.sum.Damages) >= evidence.MaxFindings {
 		return
 	}
 	s.sum.Damages = append(s.sum.Damages, d)
 	if s.r.o.Found != nil {
 		s.r.o.Found(d)
+	}
+}
+
+// unclean notes a transaction that is damaged or bound to nothing.
+func (s *settler) unclean(tx uint64) {
+	if s.first == 0 || tx < s.first {
+		s.first = tx
 	}
 }
 
@@ -207,6 +212,9 @@ func (s *settler) stopped(err error) error {
 
 func (s *settler) report() {
 	s.sum.Received = s.r.pace.received.Load()
+	if s.r.o.Export {
+		s.sum.Exports = s.r.exports.over()
+	}
 	if s.r.o.Progress != nil {
 		s.r.o.Progress(Progress{Through: s.sum.Through, To: s.sum.To, Tally: s.sum.Tally})
 	}
@@ -229,7 +237,7 @@ func (s *settler) end(ctx context.Context) error {
 			}
 		}
 	}
-	if err := s.giveUp(ctx, nil); err != nil {
+	if err := s.giveUp(ctx, nil, false); err != nil {
 		return err
 	}
 	t := &s.r.retain

@@ -107,13 +107,17 @@ type Summary struct {
 	// The next run goes on after it. It is less than To only beside an error,
 	// and From−1 if nothing was settled.
 	Through uint64
-	// Clean is how far no damage was found: at most Through.
+	// Clean is how far every transaction is bound and undamaged: at most
+	// Through.
 	Clean uint64
 	Tally
 	// Damages are the first that were found, Unread the first transactions
 	// that could not be looked at.
 	Damages []Damage
 	Unread  []Unread
+	// Exports is why there were no more exports although they were asked for:
+	// no permission, or one that did not return.
+	Exports error
 	// Retained is the newest truncation that was seen, to be remembered: it is
 	// an option of the next run.
 	Retained uint64
