@@ -94,6 +94,7 @@ type record struct {
 	entry    int
 	revision uint64
 	key      []byte // of the value: a reference's target
+	shown    uint64 // transaction of the value: a reference's target's
 	value    []byte
 	metadata EntryMetadata
 	expired  bool
@@ -147,7 +148,7 @@ func (d *Database) pick(v *view, key []byte, refs []ref, atTx uint64, atRevision
 func (d *Database) read(v *view, key []byte, at ref, revision uint64) (*record, error) {
 	tx := v.tx(at.tx)
 	e := &tx.Entries[at.entry]
-	r := &record{id: at.tx, tx: tx, entry: at.entry, revision: revision, key: key, metadata: e.Metadata}
+	r := &record{id: at.tx, shown: at.tx, tx: tx, entry: at.entry, revision: revision, key: key, metadata: e.Metadata}
 	r.metadata.Deleted = e.isTombstone(tx.Header.Version)
 	if r.expired = e.expired(d.now().Unix()); r.expired || r.metadata.Deleted {
 		return r, nil
@@ -176,7 +177,7 @@ func (d *Database) follow(v *view, r *record) error {
 	if len(found.value) > 0 && found.value[0] == valueReference {
 		return errIllegal
 	}
-	r.key = bytes.Clone(target)
+	r.key, r.shown = bytes.Clone(target), found.id
 	r.value = found.value[min(1, len(found.value)):]
 	return nil
 }

@@ -105,7 +105,7 @@ func (d *Database) unwrap(v *view, r *record) error {
 // message is a record as Get, Scan and History show it: without prefixes.
 func (r *record) message() *schema.Entry {
 	m := &schema.Entry{
-		Tx:       r.id,
+		Tx:       r.shown,
 		Key:      bytes.Clone(r.key),
 		Value:    bytes.Clone(r.value),
 		Expired:  r.expired,

@@ -240,8 +240,9 @@ func TestReferences(t *testing.T) {
 	c := dial(t, l)
 	ctx := c.admin(DefaultDB)
 	for key, want := range map[string]string{"newest": "2", "first": "1"} {
+		at := uint64(want[0] - '0')
 		m := must(c.VerifiableGet(ctx, &schema.VerifiableGetRequest{KeyRequest: &schema.KeyRequest{Key: []byte(key)}}))(t)
-		if string(m.GetEntry().GetValue()) != want || string(m.GetEntry().GetKey()) != "k" || m.GetVerifiableTx().GetTx().GetHeader().GetId() != 3 {
+		if string(m.GetEntry().GetValue()) != want || string(m.GetEntry().GetKey()) != "k" || m.GetEntry().GetTx() != at || m.GetVerifiableTx().GetTx().GetHeader().GetId() != 3 {
 			t.Errorf("%s: %v", key, m)
 		}
 	}
