@@ -19,7 +19,8 @@ const (
 	// maxDays bounds the names in a folder of states: three days, more where
 	// the clock was set.
 	maxDays = 1000
-	// maxStates bounds a file of states: three a second of a usual size.
+	// maxStates bounds a file of states: two a second of a usual size. More
+	// than maxLines of the shortest do not fit.
 	maxStates = 64 << 20
 	maxLines  = 1_000_000
 	// maxTorn bounds what a crash can leave behind the last whole line.

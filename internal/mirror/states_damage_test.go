@@ -285,6 +285,33 @@ func TestTwoWitnesses(t *testing.T) {
 	same(t, statesOf(t, a), append(states[:3:3], signed(orders, 80, 4)))
 	rewrite(t, a.file(secondDay), func(b []byte) []byte { return append(b, '\n') })
 	refused(90)
+	witnessed(t, a, signed(orders, 90, 4))
+	// Another file of the same size.
+	text, err := os.ReadFile(a.file(secondDay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(a.file("other"), text, 0o600), os.Rename(a.file("other"), a.file(secondDay))); err != nil {
+		t.Fatal(err)
+	}
+	refused(100)
+}
+
+// TestPlantedDay: a file that was not there a moment ago is not written to.
+func TestPlantedDay(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	l := ledgerOf(t, opened(t, dir, func(s step) error {
+		if s.op == "append" {
+			if err := os.WriteFile(filepath.Join(dir, s.path), nil, 0o600); err != nil {
+				return err
+			}
+		}
+		return unsynced(s)
+	}), orders)
+	if err := l.Witness([]evidence.Witnessed{signed(orders, 1, 1)}); !errors.Is(err, ErrChanged) {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestFullDay: what would not be read again is not written.

@@ -130,7 +130,9 @@ func TestWitness(t *testing.T) {
 	same(t, statesOf(t, l), nil)
 	unsigned := signed(orders, 8, 1)
 	unsigned.State.Signature = nil
-	witnessed(t, l, unsigned)
+	empty := signedAt(orders, 0, day(1))
+	empty.State.Alh = proof.EmptyAlh()
+	witnessed(t, l, unsigned, empty, evidence.Witnessed{})
 	if l.made {
 		t.Error("a folder was made for nothing")
 	}
@@ -155,7 +157,6 @@ func TestWitness(t *testing.T) {
 	}
 	for what, spoil := range map[string]func(*evidence.Witnessed){
 		"another database":  func(w *evidence.Witnessed) { w.State.DB = "bills" },
-		"transaction 0":     func(w *evidence.Witnessed) { w.State.TxID = 0 },
 		"transaction 2^63":  func(w *evidence.Witnessed) { w.State.TxID = 1 << 63 },
 		"a long signature":  func(w *evidence.Witnessed) { w.State.Signature = make([]byte, maxSignature+1) },
 		"a long key":        func(w *evidence.Witnessed) { w.State.PublicKey = make([]byte, maxSignature+1) },
@@ -259,6 +260,17 @@ func TestClockSet(t *testing.T) {
 	}
 	witnessed(t, l, signed(orders, 4, 6))
 	same(t, statesOf(t, l), []evidence.Witnessed{signed(orders, 1, 5), signed(orders, 3, 5), signed(orders, 4, 6), signed(orders, 2, 28)})
+	// In the end each is where its transaction belongs, and is found there.
+	witnessed(t, l, signed(orders, 5, 40))
+	want := []evidence.Witnessed{signed(orders, 1, 5), signed(orders, 2, 28), signed(orders, 3, 5), signed(orders, 4, 6), signed(orders, 5, 40)}
+	same(t, statesOf(t, l), want)
+	for _, w := range want {
+		got, err := l.States(w.State.TxID, w.State.TxID, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, []evidence.Witnessed{w})
+	}
 }
 
 // TestStatesRange compares with a list, on files of many chunks.

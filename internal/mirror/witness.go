@@ -26,10 +26,10 @@ type kept struct {
 }
 
 // Witness keeps states that the server signed and the auditor has proven,
-// ascending by transaction; those without a signature are passed over, and so
-// is the newest one when it comes again. One with another Alh than the newest
-// is a *Contradiction, one before it a *Behind: where another history was
-// accepted, Truncate comes first.
+// ascending by transaction, with the time to the second. Passed over are those
+// without a signature, those of an empty database, and the newest one when it
+// comes again. One with another Alh than the newest is a *Contradiction, one
+// before it a *Behind: where another history was accepted, Truncate comes first.
 //
 // States are not synced until their day is over. They stand beside what is
 // trusted, which is on disk already, and a crash costs the last of them.
@@ -155,7 +155,7 @@ func (l *Ledger) fresh(states []evidence.Witnessed) ([]evidence.Witnessed, error
 	})
 	var out []evidence.Witnessed
 	for _, w := range states[known+1:] {
-		if len(w.State.Signature) == 0 || w.State.State == before {
+		if len(w.State.Signature) == 0 || w.State.TxID == 0 || w.State.State == before {
 			continue
 		}
 		if err := checkWitnessed(&w); err != nil {
@@ -304,9 +304,7 @@ func (l *Ledger) thin(before string) error {
 				continue // nothing is thrown away that nobody understands
 			}
 		}
-		if !bytes.HasPrefix(daily, last) && !bytes.Contains(daily, append([]byte{'\n'}, last...)) {
-			daily = append(daily, last...)
-		}
+		daily = place(daily, last)
 		gone = append(gone, day)
 	}
 	if len(daily) > maxStates {
@@ -330,6 +328,28 @@ func (l *Ledger) thin(before string) error {
 		}
 	}
 	return damage
+}
+
+// place puts a line where its transaction belongs, which is at the end unless
+// the clock was set, and does nothing where it stands already.
+func place(daily, line []byte) []byte {
+	this, err := parseLine(line)
+	if err != nil {
+		return daily
+	}
+	at := len(daily)
+	for at > 0 {
+		start := bytes.LastIndexByte(daily[:at-1], '\n') + 1
+		w, err := parseLine(daily[start:at])
+		if err != nil || w.State.TxID < this.State.TxID {
+			break
+		}
+		if bytes.Equal(daily[start:at], line) {
+			return daily
+		}
+		at = start
+	}
+	return slices.Insert(daily, at, line...)
 }
 
 // statesAbove reports whether there are states, or what may be some, of later
