@@ -22,6 +22,7 @@ func newIncident(env *Env) *cobra.Command {
 		Use: "incident", Short: "Show and acknowledge incidents", Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	addStateGuard(cmd)
 	cmd.AddCommand(newIncidentList(env), newIncidentShow(env), newIncidentAck(env))
 	return cmd
 }

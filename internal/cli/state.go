@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
 	"immuaudit/internal/store"
@@ -45,6 +47,11 @@ func openState(ctx context.Context, c *config.Config, log *slog.Logger, how acce
 		return nil, unknown(err)
 	}
 	return s, nil
+}
+
+// addStateGuard lets verbs that open the state name its guard.
+func addStateGuard(cmd *cobra.Command) {
+	cmd.PersistentFlags().String("state-guard", "", "`file` that witnesses the state directory; default: its name with .guard")
 }
 
 // tellCreated records, once, that a memory begins anew, or has lost its guard:

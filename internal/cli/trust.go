@@ -32,8 +32,9 @@ SERVER/DATABASE, or as DATABASE alone where only one server has it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().String("audit-server", "", "`name` of the server, where a ledger is given by its database alone")
+	addStateGuard(cmd)
 	cmd.AddCommand(newTrustList(env), newTrustShow(env), newTrustPin(env), newTrustAccept(env), newTrustKeep(env),
-		newTrustRename(env), newTrustKey(env), newTrustExport(env), newTrustImport(env))
+		newTrustRename(env), newTrustKey(env), newTrustExport(env), newTrustImport(env), newTrustCheck(env))
 	return cmd
 }
 
