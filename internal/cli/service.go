@@ -207,6 +207,7 @@ func loadInstalled(file string, offline bool) (*config.Config, []config.Warning,
 func optionsOf(c *config.Config) service.Options {
 	o := service.Options{LogFile: c.LogFile, PidFile: c.PidFile}
 	o.State, _ = c.StateDir()
+	o.Guard, _ = c.StateGuard()
 	certificate, key := c.ClientCertificate()
 	for _, file := range []string{c.SigningKeyFile, certificate, key, c.CAFile(), c.Audit.WebConfigFile} {
 		if file != "" {
@@ -219,7 +220,7 @@ func optionsOf(c *config.Config) service.Options {
 // installedOptions reads where an installed service keeps its things.
 func installedOptions(root string) (service.Options, error) {
 	paths := service.PathsOf(runtime.GOOS)
-	usual := service.Options{State: paths.State}
+	usual := service.Options{State: paths.State, Guard: paths.Guard}
 	file := filepath.Join(root, paths.Config)
 	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 		return usual, nil

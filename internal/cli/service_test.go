@@ -69,13 +69,16 @@ func TestInstallImportsStates(t *testing.T) {
 	if out := run("trust", "list", "--dir", filepath.Join(root, "var/lib/immuclient")); !strings.Contains(out, "imported at 5") {
 		t.Errorf("what was imported is not trusted:\n%s", out)
 	}
+	if text, err := os.ReadFile(filepath.Join(root, "var/lib/immuclient-guard/state.guard")); err != nil || !strings.Contains(string(text), "\nledgers 1\n") {
+		t.Errorf("what was imported has no guard: %s, %v", text, err)
+	}
 	// Again: what is trusted stays, and that is said.
 	write("etc/systemd/system/immuclient.service", "[Service]\nEnvironment=TMPDIR=/var/lib/kept\nExecStart=/usr/sbin/immuclient audit-mode\n")
 	if out := run("audit-mode", "install", "--root", root); !strings.Contains(out, "has a baseline already") {
 		t.Errorf("install again:\n%s", out)
 	}
 	// A state is not left behind in silence.
-	if out := run("audit-mode", "install", "--root", root, "--dir", "/var/lib/elsewhere"); !strings.Contains(out, "the state in /var/lib/immuclient is not moved to /var/lib/elsewhere: trust begins anew there") {
+	if out := run("audit-mode", "install", "--root", root, "--dir", "/var/lib/elsewhere"); !strings.Contains(out, "the state in /var/lib/immuclient is not moved to /var/lib/elsewhere. To keep what was proven") || !strings.Contains(out, "To begin anew instead, move /var/lib/immuclient-guard/state.guard away") {
 		t.Errorf("install with another state directory:\n%s", out)
 	}
 }

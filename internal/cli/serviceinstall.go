@@ -73,7 +73,7 @@ func installService(cmd *cobra.Command, env *Env, t *target, noStart bool) error
 	o.Config = i.text
 	// Trust must not begin anew unseen.
 	if before, err := installedOptions(t.root); err == nil && before.State != o.State && service.HoldsState(t.root, before.State) {
-		i.note("the state in %s is not moved to %s: trust begins anew there. To keep what was proven: immuclient audit-mode stop, move the directory, immuclient audit-mode start", before.State, o.State)
+		i.note("the state in %s is not moved to %s. To keep what was proven: immuclient audit-mode stop, move the directory, immuclient audit-mode start. To begin anew instead, move %s away: it would not start without the state that this guard witnessed", before.State, o.State, o.Guard)
 	}
 	if o.Shown, err = i.redacted(); err != nil {
 		return unknown(err)
@@ -212,6 +212,10 @@ func (i *installation) finish() (err error) {
 	if c.Dir == "" && c.RootsFilepath == "" {
 		needed = append(needed, service.Setting{Name: "dir", Value: quotePath(i.paths.State)})
 	}
+	// The default place, beside the state directory, is not the service's.
+	if _, given := c.StateGuard(); !given {
+		needed = append(needed, service.Setting{Name: "state-guard", Value: quotePath(i.paths.Guard)})
+	}
 	if c.LogFile == "" && i.paths.Log != "" {
 		needed = append(needed, service.Setting{Name: "logfile", Value: quotePath(i.paths.Log)})
 	}
@@ -306,8 +310,11 @@ func (i *installation) imports() []service.Call {
 // takeStates imports states; what cannot be taken is said and stops nothing.
 func (i *installation) takeStates(ctx context.Context, from service.OldStates) (said []string, changed bool, err error) {
 	dir, _ := i.config.StateDir()
+	guard, _ := i.config.StateGuard()
 	log := slog.New(slog.NewTextHandler(i.env.Stderr, nil))
-	s, err := store.Open(ctx, store.Options{Dir: filepath.Join(i.t.root, dir), Create: true, Logger: log})
+	s, err := store.Open(ctx, store.Options{
+		Dir: filepath.Join(i.t.root, dir), Create: true, Guard: filepath.Join(i.t.root, guard), GuardGiven: true, Logger: log,
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("opening the state: %w", err)
 	}
@@ -355,7 +362,8 @@ func (i *installation) tell(o *service.Options) {
   configuration  %s
   program        %s
   state          %s
+  its guard      %s
   logs           %s
   metrics        %s://%s/metrics
-`, where, i.paths.Config, i.paths.Binary, o.State, logs, scheme, net.JoinHostPort(host, strconv.Itoa(c.Audit.MonitoringPort)))
+`, where, i.paths.Config, i.paths.Binary, o.State, o.Guard, logs, scheme, net.JoinHostPort(host, strconv.Itoa(c.Audit.MonitoringPort)))
 }

@@ -80,7 +80,7 @@ func TestInstallIntoAnotherRoot(t *testing.T) {
 
 	at := func(path string) string { return filepath.Join(root, path) }
 	paths := PathsOf("linux")
-	for path, want := range map[string]fs.FileMode{paths.Config: 0o640, paths.Binary: 0o755, paths.Unit: 0o644, paths.State: 0o700} {
+	for path, want := range map[string]fs.FileMode{paths.Config: 0o640, paths.Binary: 0o755, paths.Unit: 0o644, paths.State: 0o700, filepath.Dir(paths.Guard): 0o700} {
 		if got := mode(t, at(path)); got != want {
 			t.Errorf("%s has mode %o, want %o", path, got, want)
 		}
@@ -104,7 +104,7 @@ func TestInstallIntoAnotherRoot(t *testing.T) {
 		t.Errorf("etc/shadow is %q", got)
 	}
 	if privileged() {
-		for path, want := range map[string]owner{paths.Config: {0, 998, 1}, paths.State: {998, 998, 2}, paths.Binary: {0, 0, 1}} {
+		for path, want := range map[string]owner{paths.Config: {0, 998, 1}, paths.State: {998, 998, 2}, filepath.Dir(paths.Guard): {998, 998, 2}, paths.Binary: {0, 0, 1}} {
 			info, err := os.Lstat(at(path))
 			if err != nil {
 				t.Fatal(err)
@@ -137,8 +137,9 @@ func TestInstallIntoAnotherRoot(t *testing.T) {
 	put(t, at(paths.State+"/state.db"), "state")
 	put(t, at(paths.State+"/evidence/1.json"), "evidence")
 	put(t, at(paths.State+"/mine"), "mine")
+	put(t, at(paths.Guard), "guard")
 	uninstall(t, root, o, false)
-	for _, path := range []string{paths.Config, paths.State + "/state.db", paths.State + "/evidence/1.json"} {
+	for _, path := range []string{paths.Config, paths.Guard, paths.State + "/state.db", paths.State + "/evidence/1.json"} {
 		text(t, at(path))
 	}
 	gone := func(paths ...string) {
@@ -151,7 +152,7 @@ func TestInstallIntoAnotherRoot(t *testing.T) {
 	}
 	gone(paths.Binary, paths.Unit, "/etc/systemd/system/multi-user.target.wants/immuclient.service")
 	uninstall(t, root, o, true)
-	gone(paths.Config, paths.State+"/state.db", paths.State+"/evidence")
+	gone(paths.Config, paths.State+"/state.db", paths.State+"/evidence", filepath.Dir(paths.Guard))
 	text(t, at(paths.State+"/mine"))
 	if err := os.Remove(at(paths.State + "/mine")); err != nil {
 		t.Fatal(err)

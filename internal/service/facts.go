@@ -23,6 +23,8 @@ type Facts struct {
 	AccountCommands [][]string
 	Unit            UnitFact
 	State           DirFact
+	Guard           FileFact
+	GuardDir        DirFact
 	LogFile         FileFact
 	LogDir          DirFact
 	PidFile         FileFact
@@ -82,6 +84,9 @@ func Look(root string, o Options) (Facts, error) {
 		return f, fmt.Errorf("looking up %s: %w", Account, err)
 	}
 	f.State = t.dir(o.State, account)
+	if o.Guard != "" {
+		f.Guard, f.GuardDir = t.file(o.Guard, account), t.dir(parent(o.Guard), account)
+	}
 	f.ConfigDir = t.dir(filepath.Dir(f.Paths.Config), account)
 	if o.LogFile != "" {
 		f.LogFile, f.LogDir = t.file(o.LogFile, account), t.dir(filepath.Dir(o.LogFile), account)

@@ -98,6 +98,9 @@ func (p *Plan) directories(f *Facts, o *Options) error {
 	default:
 		p.add(own)
 	}
+	if err := p.guard(f, o); err != nil {
+		return err
+	}
 	if o.LogFile != "" && !within(o.LogFile, o.State) {
 		dir := filepath.Dir(o.LogFile)
 		if ownDir(dir, f.LogDir) {
@@ -124,6 +127,27 @@ func (p *Plan) directories(f *Facts, o *Options) error {
 			p.add(SetAside{o.PidFile})
 		}
 	}
+	return nil
+}
+
+// guard plans the place of the state's guard.
+func (p *Plan) guard(f *Facts, o *Options) error {
+	if o.Guard == "" {
+		return nil
+	}
+	dir := filepath.Dir(o.Guard)
+	own := filepath.Base(dir) == guardName
+	switch {
+	case within(o.Guard, o.State):
+		return fmt.Errorf("the guard %s is in the state directory, and would be rolled back and deleted together with it; set state-guard to a file elsewhere", o.Guard)
+	case isSystemDir(dir), !own && (f.GuardDir.Root || f.GuardDir.Foreign != ""):
+		return fmt.Errorf("the guard %s is in a directory that is not the service's, which cannot write there; set state-guard to %s", o.Guard, filepath.Join(dir, guardName, filepath.Base(o.Guard)))
+	case f.GuardDir.Foreign != "":
+		return fmt.Errorf("%s belongs to %s: whoever has that account may have changed the guard in it. If you know that nobody did: chown -R %s %s; else move it away; then try again", dir, f.GuardDir.Foreign, accountOwner, dir)
+	case f.GuardDir.Root && f.Guard.Others:
+		p.add(TakeOver{dir})
+	}
+	p.add(MakeDir{Path: dir, Mode: 0o700, Owner: accountOwner, Own: own || !f.GuardDir.Exists})
 	return nil
 }
 
@@ -183,6 +207,12 @@ func Uninstall(f Facts, o Options, purge bool) (Plan, error) {
 		}
 	}
 	p.add(Remove{Path: o.State})
+	if o.Guard != "" {
+		p.add(Remove{Path: o.Guard}, Remove{Path: o.Guard + ".new"})
+		if dir := parent(o.Guard); dir == parent(f.Paths.Guard) || filepath.Base(dir) == guardName {
+			p.add(Remove{Path: dir})
+		}
+	}
 	if live && len(f.AccountCommands) > 0 {
 		switch f.AccountCommands[0][0] {
 		case "groupadd":

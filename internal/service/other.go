@@ -142,6 +142,10 @@ func installOther(f Facts, o Options) (Plan, error) {
 		CopyBinary{From: o.Executable, Path: f.Paths.Binary, Owner: rootOwner},
 		MakeDir{Path: o.State, Mode: 0o700, Owner: service, Own: true},
 	)
+	if o.Guard != "" {
+		dir := parent(o.Guard)
+		p.add(MakeDir{Path: dir, Mode: 0o700, Owner: service, Own: dir == parent(f.Paths.Guard)})
+	}
 	if o.LogFile != "" {
 		p.add(MakeDir{Path: parent(o.LogFile), Mode: 0o750, Owner: service})
 	}

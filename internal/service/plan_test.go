@@ -18,7 +18,7 @@ func fresh() Facts {
 
 func usual() Options {
 	return Options{
-		Executable: "/home/admin/immuclient", State: "/var/lib/immuclient",
+		Executable: "/home/admin/immuclient", State: "/var/lib/immuclient", Guard: "/var/lib/immuclient-guard/state.guard",
 		Config: []byte("audit-password = \"enc:czNjcmV0\"\n"), Shown: []byte("audit-password = \"(hidden)\"\n"),
 	}
 }
@@ -41,16 +41,18 @@ func TestPlans(t *testing.T) {
 	image.Root, image.AccountCommands = "/srv/image", nil
 	elsewhere := usual()
 	elsewhere.State, elsewhere.LogFile, elsewhere.PidFile = "/data/50% off/state", "/var/log/audit.log", "/run/immuclient/pid"
+	elsewhere.Guard = "/mnt/50% disk/guard"
 	elsewhere.Reads = []string{"/etc/ssl/ca.pem", "/home/admin/it's mine/key.pem"}
 	byRoot := fresh()
 	byRoot.State = DirFact{Exists: true, Root: true, HoldsState: true, Mode: 0o700}
+	byRoot.GuardDir, byRoot.Guard = DirFact{Exists: true, Root: true}, FileFact{Others: true}
 	byRoot.ConfigDir = DirFact{Exists: true, Foreign: "immu", Mode: 0o755}
 	logs := fresh()
 	logs.LogDir = DirFact{Exists: true, Root: true}
 	other := func(goos string, logged bool) (Facts, Options) {
 		f, o := fresh(), usual()
 		f.GOOS, f.Paths, f.Systemd = goos, PathsOf(goos), false
-		o.State = f.Paths.State
+		o.State, o.Guard = f.Paths.State, f.Paths.Guard
 		if logged {
 			o.LogFile = f.Paths.Log
 		}
@@ -134,6 +136,15 @@ func TestPlansRefused(t *testing.T) {
 		"state in root's things":       {func(f *Facts, o *Options) { o.State = "/data"; f.State = DirFact{Exists: true, Root: true} }, "used by others"},
 		"state in a system directory":  {func(f *Facts, o *Options) { o.State = "/srv"; f.State = DirFact{Exists: true, Root: true, Empty: true} }, "a directory of its own"},
 		"state at the top":             {func(_ *Facts, o *Options) { o.State = "/" }, "a directory of its own"},
+		"guard in the state":           {func(_ *Facts, o *Options) { o.Guard = "/var/lib/immuclient/guard" }, "rolled back and deleted together with it"},
+		"guard beside the state":       {func(_ *Facts, o *Options) { o.Guard = "/var/lib/immuclient.guard" }, "which cannot write there; set state-guard to /var/lib/immuclient-guard/immuclient.guard"},
+		"guard in root's things":       {func(f *Facts, o *Options) { o.Guard = "/mnt/x/guard"; f.GuardDir = DirFact{Exists: true, Root: true} }, "set state-guard to /mnt/x/immuclient-guard/guard"},
+		"guard in a home": {func(f *Facts, o *Options) {
+			o.Guard = "/home/bob/guard"
+			f.GuardDir = DirFact{Exists: true, Foreign: "bob"}
+		}, "which cannot write there"},
+		"guard of the database's user": {func(f *Facts, _ *Options) { f.GuardDir = DirFact{Exists: true, Foreign: "immu"} }, "belongs to immu: whoever has that account may have changed the guard"},
+		"guard in /tmp":                {func(_ *Facts, o *Options) { o.Guard = "/tmp/guard" }, "temporary directory"},
 		"a relative name":              {func(_ *Facts, o *Options) { o.Reads = []string{"./tools/key.pem"} }, "./tools/key.pem\" is relative"},
 		"a line break in a name":       {func(_ *Facts, o *Options) { o.State = "/data\nUser=root" }, "control characters"},
 		"a pid file among others":      {func(f *Facts, o *Options) { o.PidFile = "/run/x.pid"; f.PidDir = DirFact{Exists: true, Root: true} }, "set pidfile to /run/immuclient/immuclient.pid"},

@@ -34,6 +34,11 @@ const (
 	Account = "immuaudit"
 
 	unitName = Name + ".service"
+
+	// guardName is the directory for the guard: a service can write into
+	// directories of its own alone, and not beside them.
+	guardName = Name + "-guard"
+	unixGuard = "/var/lib/" + guardName + "/state.guard"
 )
 
 // Paths are the places of an installation.
@@ -45,6 +50,7 @@ type Paths struct {
 	Binary   string
 	Unit     string // the systemd unit, or what serves as one
 	State    string
+	Guard    string // the file that witnesses the state, in a directory of its own
 	Log      string // the log file, where there is no journal
 }
 
@@ -55,22 +61,22 @@ func PathsOf(goos string) Paths {
 		const home = `C:\ProgramData\ImmuClient`
 		return Paths{
 			Config: home + `\config\immuclient.toml`, Binary: `C:\Program Files\ImmuClient\immuclient.exe`,
-			State: home + `\state`, Log: home + `\log\immuclient.log`,
+			State: home + `\state`, Guard: home + `\guard\state.guard`, Log: home + `\log\immuclient.log`,
 		}
 	case "darwin":
 		return Paths{
 			Config: "/etc/immudb/immuclient.toml", Original: "/etc/immuclient/immuclient.toml", Binary: "/usr/local/sbin/immuclient",
-			Unit: "/Library/LaunchDaemons/immuclient.plist", State: "/var/lib/immuclient", Log: "/var/log/immuclient/immuclient.log",
+			Unit: "/Library/LaunchDaemons/immuclient.plist", State: "/var/lib/immuclient", Guard: unixGuard, Log: "/var/log/immuclient/immuclient.log",
 		}
 	case "freebsd":
 		return Paths{
 			Config: "/etc/immudb/immuclient.toml", Original: "/etc/immuclient/immuclient.toml", Binary: "/usr/local/sbin/immuclient",
-			Unit: "/usr/local/etc/rc.d/immuclient", State: "/var/lib/immuclient", Log: "/var/log/immuclient/immuclient.log",
+			Unit: "/usr/local/etc/rc.d/immuclient", State: "/var/lib/immuclient", Guard: unixGuard, Log: "/var/log/immuclient/immuclient.log",
 		}
 	}
 	return Paths{
 		Config: "/etc/immudb/immuclient.toml", Original: "/etc/immuclient/immuclient.toml", Binary: "/usr/local/sbin/immuclient",
-		Unit: "/etc/systemd/system/" + unitName, State: "/var/lib/immuclient",
+		Unit: "/etc/systemd/system/" + unitName, State: "/var/lib/immuclient", Guard: unixGuard,
 	}
 }
 
@@ -80,6 +86,7 @@ type Options struct {
 	Config     []byte // the whole new configuration file
 	Shown      []byte // the same without secrets, for --dry-run
 	State      string // absolute, as the configuration says
+	Guard      string // the file that witnesses it; "" = none is known
 	LogFile    string // "" = standard error
 	PidFile    string // "" = none
 	// Reads are further files that the service has to read: certificates, keys.
@@ -92,12 +99,12 @@ type Options struct {
 }
 
 func (o *Options) check() error {
-	for _, p := range append([]string{o.Executable, o.State, o.LogFile, o.PidFile}, o.Reads...) {
+	for _, p := range append([]string{o.Executable, o.State, o.Guard, o.LogFile, o.PidFile}, o.Reads...) {
 		if err := checkPath(p); err != nil {
 			return err
 		}
 	}
-	for _, p := range append([]string{o.LogFile, o.PidFile}, o.Reads...) {
+	for _, p := range append([]string{o.Guard, o.LogFile, o.PidFile}, o.Reads...) {
 		if within(p, "/tmp") || within(p, "/var/tmp") {
 			return fmt.Errorf("%s is in a temporary directory, and the service sees only one of its own; choose another place", p)
 		}

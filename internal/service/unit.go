@@ -109,10 +109,16 @@ func writable(f *Facts, o *Options) []string {
 			lines = append(lines, l)
 		}
 	}
-	if o.State == "/var/lib/"+Name {
-		lines = append(lines, "StateDirectory="+Name, "StateDirectoryMode=0700")
-	} else {
-		path(o.State)
+	var owned []string
+	for _, dir := range o.directories() {
+		if base := filepath.Base(dir); dir == "/var/lib/"+base && (base == Name || base == guardName) {
+			owned = append(owned, base)
+		} else {
+			path(dir)
+		}
+	}
+	if len(owned) > 0 {
+		lines = append([]string{"StateDirectory=" + strings.Join(owned, " "), "StateDirectoryMode=0700"}, lines...)
 	}
 	switch dir := filepath.Dir(o.LogFile); {
 	case o.LogFile == "" || within(o.LogFile, o.State):
@@ -133,6 +139,14 @@ func writable(f *Facts, o *Options) []string {
 	return lines
 }
 
+// directories are where the state and its guard are kept.
+func (o *Options) directories() []string {
+	if o.Guard == "" {
+		return []string{o.State}
+	}
+	return []string{o.State, filepath.Dir(o.Guard)}
+}
+
 // ownDir reports whether a directory can be given to the service: one of its
 // name, or one that there is not yet.
 func ownDir(dir string, fact DirFact) bool { return filepath.Base(dir) == Name || !fact.Exists }
@@ -146,8 +160,10 @@ func inHome(p string) bool {
 
 func underHome(o *Options) []string {
 	var lines []string
-	if inHome(o.State) {
-		lines = append(lines, "BindPaths="+unitWord(o.State))
+	for _, dir := range o.directories() {
+		if inHome(dir) {
+			lines = append(lines, "BindPaths="+unitWord(dir))
+		}
 	}
 	if o.LogFile != "" && inHome(o.LogFile) && !within(o.LogFile, o.State) {
 		lines = append(lines, "BindPaths="+unitWord(filepath.Dir(o.LogFile)))
