@@ -54,6 +54,11 @@ type show struct {
 	guilty  bool                     // one of them may prove tampering
 }
 
+// hanging reports whether an answer is to be withheld.
+func (s *show) hanging() bool {
+	return s.hangs == 0 && slices.ContainsFunc(s.armed, func(r record) bool { return r.op == opHang })
+}
+
 func newLiar(tb testing.TB) *liar {
 	tb.Helper()
 	l := &liar{key: fixedKey(tb, 1), other: fixedKey(tb, 2)}
@@ -323,9 +328,11 @@ func (l *liar) sign(s *schema.ImmutableState, arg byte) error {
 	return err
 }
 
-func (l *liar) signedByServer(s *schema.ImmutableState) bool {
+// signedBy reports whether a state is signed by the key of a point.
+func signedBy(s *schema.ImmutableState, point []byte) bool {
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 	digest := stateDigest(s)
-	return ecdsa.VerifyASN1(&l.key.PublicKey, digest[:], s.GetSignature().GetSignature())
+	return err == nil && ecdsa.VerifyASN1(key, digest[:], s.GetSignature().GetSignature())
 }
 
 // stateDigest is what is signed: docs/protocol.md §5.

@@ -16,8 +16,11 @@ const (
 	earlyFork   // another one from transaction 7 on
 	lateFork    // another one from transaction 25 on
 	swappedLeaf // the honest chain, whose tree has another leaf 20
+	swappedLow  // the honest chain, whose tree has another leaf 19
 	junkLeaves  // the honest chain, whose tree has four other leaves below 30
 	twoFaces    // the early fork's chain, whose tree is the honest one up to leaf 20
+	oneLeaf     // the early fork's chain, whose tree has the honest leaf 20
+	honestTree  // the early fork's chain, whose tree is the honest one up to leaf 35
 	patched     // the honest one with transaction 10 changed in place
 	stranger    // nothing in common with the others
 	branches
@@ -75,23 +78,27 @@ func newModel(tb testing.TB, version int, lagging bool) *model {
 	scribe.write(tallest)
 	scribe.begin(lateFork, lateLast)
 	scribe.write(tallest)
-	scribe.begin(swappedLeaf, swapAt)
-	scribe.plant(swapAt, sha256.Sum256([]byte("another transaction")))
-	scribe.hand = honest
-	scribe.write(tallest)
+	for branch, leaf := range map[int]uint64{swappedLeaf: swapAt, swappedLow: swapAt - 1} {
+		scribe.begin(branch, swapAt)
+		scribe.plant(leaf, sha256.Sum256([]byte("another transaction")))
+		scribe.hand = honest
+		scribe.write(tallest)
+	}
 	scribe.begin(junkLeaves, 30)
 	for tx := uint64(junkFrom); tx <= junkTo; tx++ {
 		scribe.plant(tx, sha256.Sum256(fmt.Appendf(nil, "junk %d", tx)))
 	}
 	scribe.hand = honest
 	scribe.write(tallest)
-	scribe.begin(twoFaces, earlyLast)
-	scribe.hand = earlyFork
-	scribe.write(swapAt)
-	for tx := uint64(earlyLast + 1); tx <= swapAt; tx++ {
-		scribe.plant(tx, m.state(honest, tx).Alh)
+	for branch, leaves := range map[int][2]uint64{twoFaces: {earlyLast + 1, swapAt}, oneLeaf: {swapAt, swapAt}, honestTree: {earlyLast + 1, 35}} {
+		scribe.begin(branch, earlyLast)
+		scribe.hand = earlyFork
+		scribe.write(leaves[1])
+		for tx := leaves[0]; tx <= leaves[1]; tx++ {
+			scribe.plant(tx, m.state(honest, tx).Alh)
+		}
+		scribe.write(tallest)
 	}
-	scribe.write(tallest)
 	m.at[patched] = slices.Clone(m.at[honest])
 	for h := patchAt; h <= tallest; h++ {
 		m.at[patched][h] = m.at[honest][h].Tamper(func(h *ledger.History) { h.Header(patchAt).Ts++ })

@@ -278,11 +278,11 @@ func (p *performance) begin() {
 	var err error
 	if p.client == nil {
 		timeout := 5 * time.Second
-		for _, r := range p.records {
-			if r.op == opHang {
+		p.liar.with(func(s *show) {
+			if s.hanging() {
 				timeout = 100 * time.Millisecond
 			}
-		}
+		})
 		p.client, err = wire.New(wire.Options{Address: p.liar.ledger.Addr(), Username: "immudb", Password: "immudb", CallTimeout: timeout})
 		if err != nil {
 			p.t.Fatal(err)
@@ -322,13 +322,13 @@ func (p *performance) begin() {
 func (p *performance) round() evidence.Report {
 	p.t.Helper()
 	p.rounds++
-	logins := 0
+	logins, hangs := 0, false
 	p.liar.with(func(s *show) {
 		s.nth, s.made, s.shown, s.round = [calls]int{}, 0, nil, p.rounds
-		logins = s.logins
+		logins, hangs = s.logins, s.hanging()
 	})
-	if logins > 3 {
-		p.leave() // a client paces its logins, and there is no time for that
+	if logins > 3 || hangs {
+		p.leave() // a client paces its logins, and hanging takes one of little patience
 	}
 	if p.engine == nil || !p.is(watching) {
 		p.begin()
