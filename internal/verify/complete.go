@@ -127,7 +127,7 @@ func (l *look) fill(ctx context.Context, parts []part) error {
 		parts = parts[done:]
 		kind := troubleOf(err)
 		switch {
-		case errors.Is(err, errRestless), kind == final, kind == passing:
+		case errors.Is(err, errRestless), kind.ends() && (kind != slow || len(parts) < 2):
 			return err
 		case kind == fine && !came:
 			return fmt.Errorf("the server does not show transaction %d, which is a trusted one", first)
@@ -205,10 +205,10 @@ func (l *look) again(ctx context.Context) error {
 // resolve finds out all there is to find out about one transaction.
 func (l *look) resolve(ctx context.Context, s suspect) (*inquiry, error) {
 	t, err := l.r.digests(ctx, s.tx)
-	switch kind := troubleOf(err); kind {
-	case final, passing:
+	switch kind := troubleOf(err); {
+	case kind.ends():
 		return nil, err
-	case fine:
+	case kind == fine:
 		if s.alh == nil || t.header.Alh() != *s.alh {
 			return nil, errRestless
 		}
@@ -220,7 +220,7 @@ func (l *look) resolve(ctx context.Context, s suspect) (*inquiry, error) {
 		}
 		q := newInquiry(l.r, t)
 		return q, q.run(ctx)
-	case damaged, gone:
+	case kind == damaged || kind == gone:
 		return l.unlisted(ctx, s, err)
 	}
 	q := newInquiry(l.r, &committed{header: proof.Header{ID: s.tx}})
@@ -233,7 +233,7 @@ func (l *look) unlisted(ctx context.Context, s suspect, cause error) (*inquiry, 
 	q := newInquiry(l.r, &committed{header: proof.Header{ID: s.tx}})
 	list, err := l.r.headers(ctx, s.tx, 1)
 	switch kind := troubleOf(err); {
-	case kind == final || kind == passing:
+	case kind.ends():
 		return nil, err
 	case len(list) > 0 && list[0].ID == s.tx:
 		if s.alh == nil || list[0].Alh() != *s.alh {

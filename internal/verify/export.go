@@ -125,12 +125,13 @@ func (r *run) ignoresSpecs(ctx context.Context, tx uint64) (bool, error) {
 		r.old.old = len(entries) > 0
 		return nil
 	})
-	if err == nil && !shown {
-		err = errRestless
-	}
-	if err != nil {
+	switch kind := troubleOf(err); {
+	case kind.ends():
 		return false, fmt.Errorf("finding out how the server lists entries: %w", err)
+	case kind == fine && shown:
+		r.old.asked = true
+	default: // not by this transaction
+		return false, nil
 	}
-	r.old.asked = true
 	return r.old.old, nil
 }

@@ -129,15 +129,15 @@ const (
 
 // left reports whether there are values to be seen still; those of expired
 // entries count only where all are asked for.
-func (q *inquiry) left(which bool) bool {
+func (q *inquiry) left(listed bool) bool {
 	for i := range q.fates {
 		switch q.fates[i].what {
 		case pending, empty, unreadable:
-			if which == all || kindOf(q.entries[i].Key).listed() {
+			if !listed || kindOf(q.entries[i].Key).listed() {
 				return true
 			}
 		case expired:
-			if which == all {
+			if !listed {
 				return true
 			}
 		}
@@ -183,7 +183,7 @@ func (q *inquiry) byKind(ctx context.Context) error {
 		switch kind := troubleOf(err); {
 		case kind == fine && !q.listed[k]:
 			return errRestless
-		case kind == final || kind == passing || errors.Is(err, errRestless):
+		case kind.ends() || errors.Is(err, errRestless):
 			return err
 		}
 		q.errs[k] = err

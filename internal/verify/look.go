@@ -124,7 +124,7 @@ func (l *look) scan(ctx context.Context, from uint64, n int) error {
 		from, n = from+uint64(came), n-came
 		kind := troubleOf(err)
 		switch {
-		case kind == final || kind == passing:
+		case kind.ends() && (kind != slow || n < 2):
 			return err
 		case n == 0: // whatever came after it
 		case kind == fine && came == 0:
@@ -304,7 +304,7 @@ func (l *look) unvalued(h *proof.Header, entries []proof.ExportedEntry, bytes [k
 func (l *look) alone(ctx context.Context, tx uint64, cause error) error {
 	t, err := l.r.digests(ctx, tx)
 	switch kind := troubleOf(err); {
-	case kind == final || kind == passing:
+	case kind.ends():
 		return err
 	case kind == fine:
 		p := l.link(&t.header)
@@ -319,7 +319,7 @@ func (l *look) alone(ctx context.Context, tx uint64, cause error) error {
 	// Not even its digests. Its header may be had all the same, and chains.
 	list, err := l.r.headers(ctx, tx, 1)
 	switch kind := troubleOf(err); {
-	case kind == final || kind == passing:
+	case kind.ends():
 		return err
 	case len(list) > 0 && list[0].ID == tx:
 		l.doubt(tx, &l.link(&list[0]).alh)

@@ -62,6 +62,9 @@ const (
 	final            // asking again will not help
 )
 
+// ends reports whether nothing else can be tried.
+func (t trouble) ends() bool { return t == slow || t == passing || t == final }
+
 func troubleOf(err error) trouble {
 	if err == nil {
 		return fine

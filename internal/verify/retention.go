@@ -58,7 +58,7 @@ func (r *run) search(ctx context.Context) error {
 	for at, n := r.o.From, headerPage; at <= s.newest+maxBeyond; {
 		list, err := r.headers(ctx, at, n)
 		switch kind := troubleOf(err); {
-		case kind == final || kind == passing || kind == slow:
+		case kind.ends():
 			return err
 		case kind != fine && n > 1:
 			n /= 2
@@ -131,11 +131,10 @@ func (l *look) leap(ctx context.Context, from uint64, n int) (int, error) {
 	for i := range uint64(probes) {
 		tx := from + i*uint64(n-1)/(probes-1)
 		_, err := l.r.list(ctx, tx, 1, listedKinds, func(*proof.Header, []proof.ExportedEntry) error { return nil })
-		switch troubleOf(err) {
-		case gone:
-		case final, passing:
+		switch kind := troubleOf(err); {
+		case kind.ends():
 			return 0, err
-		default:
+		case kind != gone:
 			return 0, nil
 		}
 	}
@@ -145,7 +144,7 @@ func (l *look) leap(ctx context.Context, from uint64, n int) (int, error) {
 		l.forgone(h, entries)
 		return nil
 	})
-	if kind := troubleOf(err); kind == final || kind == passing {
+	if kind := troubleOf(err); kind.ends() {
 		return came, err
 	}
 	return came, nil // what is left is not judged yet

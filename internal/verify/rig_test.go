@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,4 +191,34 @@ func (m memory) LeafHashes(first uint64, n int) ([]proof.Hash, error) {
 		return nil, fmt.Errorf("transaction %d is not mirrored", first)
 	}
 	return m[first-1 : first-1+uint64(n)], nil
+}
+
+// counting counts the calls that are made.
+type counting struct {
+	verify.Source
+	headers, transactions, values, exports atomic.Int64
+}
+
+func (c *counting) all() int64 {
+	return c.headers.Load() + c.transactions.Load() + c.values.Load() + c.exports.Load()
+}
+
+func (c *counting) Headers(ctx context.Context, db string, from uint64, limit int) ([]proof.Header, error) {
+	c.headers.Add(1)
+	return c.Source.Headers(ctx, db, from, limit)
+}
+
+func (c *counting) Transactions(ctx context.Context, db string, from uint64, limit int, values []byte, each func(*proof.Header, []proof.ExportedEntry) error) (int, error) {
+	c.transactions.Add(1)
+	return c.Source.Transactions(ctx, db, from, limit, values, each)
+}
+
+func (c *counting) ValueAt(ctx context.Context, db string, key []byte, tx uint64) ([][]byte, error) {
+	c.values.Add(1)
+	return c.Source.ValueAt(ctx, db, key, tx)
+}
+
+func (c *counting) Export(ctx context.Context, db string, tx uint64) (*proof.Export, error) {
+	c.exports.Add(1)
+	return c.Source.Export(ctx, db, tx)
 }
