@@ -53,11 +53,14 @@ type Probe struct {
 type Material struct {
 	Version  string // of the auditor
 	Incident string // the incident's id
-	Kind     Kind
-	At       time.Time
-	Name     Name
-	UUID     string // what the server calls itself
-	Channel  Channel
+	// Further: there is a file of this incident, and more was found since.
+	// Not part of the file.
+	Further bool
+	Kind    Kind
+	At      time.Time
+	Name    Name
+	UUID    string // what the server calls itself
+	Channel Channel
 
 	Findings   []Finding
 	Checks     []CheckResult
@@ -111,6 +114,7 @@ func Build(in Material) (*File, error) {
 	for i := range f.Findings {
 		x := &f.Findings[i]
 		x.Check, x.Want, x.Got, x.Detail = clean(x.Check, maxText), clean(x.Want, maxText), clean(x.Got, maxText), clean(x.Detail, maxText)
+		x.Key = clean(x.Key, maxKeyHex)
 		if !x.Kind.known() {
 			x.Detail, x.Kind = clean(fmt.Sprintf("%s (%s)", x.Detail, x.Kind), maxText), in.Kind
 		}

@@ -14,6 +14,7 @@ type Finding struct {
 	Kind   Kind   `json:"kind"`
 	Check  string `json:"check"`            // which check, in the words of package proof or of the round
 	Tx     uint64 `json:"tx,omitempty"`     // the transaction it is about, 0 where it is about none
+	Key    string `json:"key,omitempty"`    // of the entry it is about, with its prefix, in hex
 	Want   string `json:"want,omitempty"`   // hex of a digest, or the expected word
 	Got    string `json:"got,omitempty"`    // hex of a digest, or the word found
 	Detail string `json:"detail,omitempty"` // one sentence for a person

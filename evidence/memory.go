@@ -59,12 +59,39 @@ type Trust struct {
 	Key []byte
 	// UUID is the server's self-given identity when last seen.
 	UUID string
+	// Scrub is how far deep verification has come, and Accepted the damage that
+	// an operator knows of and lives with.
+	Scrub    Scrub
+	Accepted []Finding
 	// Retired is set when an operator accepted that the database is gone.
 	Retired bool
 	// LastAgreed is when the server's history last agreed with Proven;
 	// LastAttempt is when a round was last made. Both are written lazily.
 	LastAgreed  time.Time
 	LastAttempt time.Time
+}
+
+// Scrub is where the deep verification of a ledger stands: pass after pass over
+// all of its transactions.
+type Scrub struct {
+	// Settled: every transaction up to here was looked at at least once.
+	Settled uint64
+	// Position is how far the pass under way has come, and Clean how much of
+	// it, from its beginning on, held without exception.
+	Position uint64
+	Clean    uint64
+	// Pass counts the passes that were finished; the one under way began at
+	// Began, the last one ended at Finished.
+	Pass     uint64
+	Began    time.Time
+	Finished time.Time
+	// Retained is the newest truncation that a trusted header records.
+	Retained uint64
+	// Damaged counts what did not hold in the pass under way, Verified the
+	// entries and Bytes the bytes of values that did, since the first pass.
+	Damaged  uint64
+	Verified uint64
+	Bytes    uint64
 }
 
 // Status is where an incident stands.
@@ -99,6 +126,9 @@ type Incident struct {
 	// LastSeen is when a round last ran into the same contradiction, Seen how often.
 	LastSeen time.Time
 	Seen     uint64
+	// SoundAt is when all that was damaged was last found sound again, for
+	// kinds about data.
+	SoundAt time.Time
 	// AckedAt, AckedNote: an operator knows; reminders stop.
 	AckedAt   time.Time
 	AckedNote string

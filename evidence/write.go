@@ -27,8 +27,9 @@ func Record(dir string, in Material, signer Signer) (path string, err error) {
 // and synced under its name or not there at all, readable by its owner alone.
 // The name is INCIDENT-KIND-SUM.json, with the first 16 hex digits of the
 // SHA-256 of the content. There is one file per incident and kind: the first
-// one stands, and its path is what is returned if there is one already. What
-// a process that died left unfinished is taken away.
+// one stands, and its path is what is returned if there is one already, unless
+// more was found since (Material.Further). What a process that died left
+// unfinished is taken away.
 func Write(dir string, f *File, signer Signer) (path string, err error) {
 	return disk{}.write(dir, f, signer)
 }
@@ -39,7 +40,7 @@ func (d disk) write(dir string, f *File, signer Signer) (path string, err error)
 		return "", err
 	}
 	stem := f.Incident + "-" + string(f.Kind) + "-"
-	path, err = d.settle(dir, stem, b)
+	path, err = d.settle(dir, stem, b, f.Further)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return "", fmt.Errorf("writing evidence: %s is there and is not what its name says; move it away", path)
@@ -50,8 +51,8 @@ func (d disk) write(dir string, f *File, signer Signer) (path string, err error)
 }
 
 // settle gives the path of the file that stands: the first one of its stem, or
-// else the content, put there; fs.ErrExist if its name is taken by another.
-func (d disk) settle(dir, stem string, content []byte) (path string, err error) {
+// else, or where it is to be a further one, the content, put there; fs.ErrExist if its name is taken by another.
+func (d disk) settle(dir, stem string, content []byte, further bool) (path string, err error) {
 	if err := d.makeDir(dir); err != nil {
 		return "", err
 	}
@@ -60,6 +61,9 @@ func (d disk) settle(dir, stem string, content []byte) (path string, err error) 
 		return "", err
 	}
 	for _, e := range entries {
+		if further {
+			break
+		}
 		// Kinds are prefixes of each other: value, value-missing.
 		if sum, ok := strings.CutPrefix(e.Name(), stem); ok && isSum(sum) && e.Type().IsRegular() && whole(filepath.Join(dir, e.Name())) {
 			// It may be there without being durable: whoever put it there

@@ -22,13 +22,15 @@ func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, 
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	now := time.Now()
-	if out.doubt == nil && len(out.findings) == 0 {
+	if len(out.findings) > 0 {
+		e.convict(ctx, l, v, &out, now)
+	}
+	// Damaged contents are no reason to stop following the chain. They are
+	// recorded first: what was looked at once is not looked at again soon.
+	if out.doubt == nil && !out.unverified && !aboutChain(out.findings) {
 		if err := e.advance(ctx, l, v, &out, now); err != nil {
 			out.doubt = e.notStored(ctx, err)
 		}
-	}
-	if len(out.findings) > 0 {
-		e.convict(ctx, l, v, &out, now)
 	}
 	e.retell(ctx, l, now)
 	return e.report(ctx, l, v, out, began, now)
@@ -112,6 +114,10 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 		dirty = true
 		t.Walk, t.Walked, walk = b, w.At().TxID, w
 		c.Forget = t.Walked
+	}
+	if g := out.scrubbed; g != nil && !frozen {
+		dirty = true
+		advanceScrub(&t, g, now)
 	}
 	if out.key != nil {
 		dirty = true
@@ -214,8 +220,10 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 	l.mu.Lock()
 	stale := l.epoch != v.epoch || l.void
 	wasAgreed := l.agreed
-	l.agreed = false
-	l.prevTx = l.trust.Proven.TxID
+	if !kind.AboutData() {
+		l.agreed = false
+		l.prevTx = l.trust.Proven.TxID
+	}
 	open := append([]evidence.Incident(nil), l.open...)
 	l.mu.Unlock()
 	if stale {
@@ -233,7 +241,8 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		if e.o.Comparisons && !out.behind {
 			e.compared(&c, l.name, v, out, now)
 		}
-		if wasAgreed || now.Sub(l.saved()) >= saveEvery {
+		grown := kind.AboutData() && e.extend(v, &open[i], out)
+		if wasAgreed && !kind.AboutData() || grown || now.Sub(l.saved()) >= saveEvery {
 			c.Incidents = []evidence.Incident{open[i]}
 		}
 		if (len(c.Incidents) > 0 || len(c.Deliveries) > 0) && !l.isUnsaved() {
@@ -255,6 +264,25 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		return
 	}
 	l.setOpen(append(open, e.openIncident(ctx, l, v, out, now)))
+}
+
+// extend adds damage that was found later to the incident about the first: one
+// that grows is kinder than a hundred. The evidence is written anew.
+func (e *Engine) extend(v *view, inc *evidence.Incident, out *outcome) (grown bool) {
+	known := slices.Clone(inc.Findings)
+	for _, f := range out.findings {
+		if n := len(known); f.Kind.AboutData() {
+			known = addFinding(known, f)
+			grown = grown || len(known) > n
+		}
+	}
+	if !grown {
+		return false
+	}
+	inc.Findings = known
+	out.divergence, out.material.Further = inc.Divergence, true
+	e.testify(v, inc, out)
+	return true
 }
 
 // openIncident records what was found: the evidence first, then the incident

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,8 +70,20 @@ func (d *Decider) Accept(ctx context.Context, inc evidence.Incident, trust *evid
 	switch {
 	case inc.Kind == evidence.WrongDatabase:
 		return refuse("an answer for another database cannot become the baseline of this one. Repair the server, then type: immuclient trust keep %s --reason \"…\"", inc.ID)
-	case inc.Kind.AboutData():
+	case inc.Kind.AboutData() && trust != nil:
 		// The listed damage only; the chain was audited all along.
+		t := *trust
+		t.Accepted = slices.Clone(t.Accepted)
+		for _, f := range inc.Findings {
+			if !slices.Contains(t.Accepted, f) {
+				t.Accepted = append(t.Accepted, f)
+			}
+		}
+		if len(t.Accepted) > maxAccepted {
+			return refuse("more than %d damages of %s would be lived with; repair the server, or move the database away and begin anew", maxAccepted, inc.Name)
+		}
+		lookAgain(&t)
+		c.Trust = &t
 	case trust == nil:
 		// An incident at first contact: nothing was trusted before, and what
 		// the server showed contradicts itself, so there is no state to take.
@@ -95,6 +108,7 @@ func acceptState(trust *evidence.Trust, inc *evidence.Incident, key KeyChoice, r
 	t.Baseline = evidence.Baseline{State: inc.Observed.State, Origin: evidence.OriginAccepted, At: now, Note: reason}
 	t.Proven, t.ProvenAt = inc.Observed, now
 	t.Walk, t.Walked, t.Verified = nil, 0, 0
+	t.Scrub, t.Accepted = evidence.Scrub{}, nil
 	// Where the history before is known not to hold together, a walk from
 	// transaction 1 would find the accepted damage again for ever.
 	t.WalkFromBaseline = inc.Kind == evidence.Tree || inc.Kind == evidence.Header || inc.Kind == evidence.Proof
@@ -129,10 +143,22 @@ func (d *Decider) Keep(ctx context.Context, inc evidence.Incident, trust *eviden
 	if inc.Status != evidence.Open {
 		return refuse("incident %s is %s already", inc.ID, inc.Status)
 	}
+	var c evidence.Change
+	if inc.Kind.AboutData() {
+		if !inc.SoundAt.After(inc.LastSeen) {
+			return refuse("what was damaged was not found sound again since %s. Repair it, let the auditor look (it does every minute, or type: immuclient verify), then try again", inc.LastSeen.UTC().Format(time.RFC3339))
+		}
+		if trust != nil {
+			t := *trust
+			lookAgain(&t)
+			c.Trust = &t
+		}
+		return d.closeIncident(ctx, c, inc, evidence.Kept, reason, "kept: "+reason, d.now())
+	}
 	if trust != nil && !trust.LastAgreed.After(inc.LastSeen) {
 		return refuse("the server has not agreed with the trusted state since it contradicted it at %s. Repair it, let the auditor make a round (or type: immuclient audit-mode --once), then try again", inc.LastSeen.UTC().Format(time.RFC3339))
 	}
-	return d.closeIncident(ctx, evidence.Change{}, inc, evidence.Kept, reason, "kept: "+reason, d.now())
+	return d.closeIncident(ctx, c, inc, evidence.Kept, reason, "kept: "+reason, d.now())
 }
 
 // Acknowledge records that somebody knows; it only stops reminders.

@@ -70,6 +70,9 @@ type Options struct {
 	// Mirror gives the mirror of a ledger; nil keeps none.
 	Mirror func(evidence.Name) (Mirror, error)
 
+	// Deep verifies the contents of transactions.
+	Deep Deep
+
 	// ExpectGrowth alerts when a ledger gets no new transaction for so long,
 	// ClockSkew when timestamps of new ones run backwards or ahead by more.
 	// 0 = never.
@@ -93,6 +96,7 @@ type Engine struct {
 
 	slots, slow, walks *semaphore.Weighted
 	mirrors            *semaphore.Weighted // who writes to a mirror now
+	deep               *semaphore.Weighted // whose contents are verified now
 	walkRate           *rate.Limiter
 	chatter            *rate.Limiter
 	nowhere            *proof.Walk // before transaction 1; shared, so never moved
@@ -158,13 +162,18 @@ type ledger struct {
 	savedAt      time.Time
 	lastSuccess  time.Time
 	lastAttempt  time.Time
-	roundAt      time.Time // when the round in flight began
+	roundAt      time.Time   // when the round in flight began
+	deepAfter    time.Time   // deep verification that met an error rests until then
+	recheckAt    time.Time   // known damage is not looked at again before
+	lookedAt     uint64      // how far deep verification has come just now
+	checked      proof.State // how far new values are verified that are not trusted yet
 	// unsaved are the events of incidents in open that are not on disk yet.
 	unsaved []evidence.Event
 
 	busy      atomic.Bool // a round is in flight
 	walking   atomic.Bool // a background walk is in flight
 	mirroring atomic.Bool // the mirror is being written or filled
+	verifying atomic.Bool // contents are being verified
 	past      *mirrored   // nil where nothing is mirrored
 }
 
@@ -184,6 +193,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		slots: semaphore.NewWeighted(slotsPerServer), slow: semaphore.NewWeighted(slowSlots),
 		walks:   semaphore.NewWeighted(walksPerServer),
 		mirrors: semaphore.NewWeighted(mirrorers),
+		deep:    semaphore.NewWeighted(deepPerServer),
 		chatter: rate.NewLimiter(chatter, chatterBurst),
 		nowhere: new(proof.Walk), ledgers: map[string]*ledger{},
 	}
@@ -344,7 +354,7 @@ func (e *Engine) adopt(l *ledger, r *record, held bool) error {
 	}
 	l.trust, l.walk, l.marks = r.trust, walk, r.marks
 	l.open = append(slices.Clip(r.open), unsaved...)
-	l.missing, l.goal = missing{}, proof.SignedState{}
+	l.missing, l.goal, l.deepAfter = missing{}, proof.SignedState{}, time.Time{}
 	if l.lastSuccess.IsZero() {
 		l.lastSuccess, l.lastAttempt = r.trust.LastAgreed, r.trust.LastAttempt
 	}

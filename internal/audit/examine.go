@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"immuaudit/evidence"
+	"immuaudit/internal/verify"
 	"immuaudit/proof"
 )
 
@@ -33,6 +34,11 @@ type outcome struct {
 	skew   string    // what is odd about the timestamps of new transactions
 	newest time.Time // the newest timestamp of them
 	checks []evidence.CheckResult
+	// What deep verification found and how far it came; unverified keeps trust
+	// from advancing.
+	damages    []verify.Damage
+	scrubbed   *glance
+	unverified bool
 	// What the investigation of the findings brought to light.
 	divergence *evidence.Divergence
 	material   evidence.Material

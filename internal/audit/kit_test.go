@@ -41,7 +41,7 @@ func TestKit(t *testing.T) {
 // right is what an auditor that looks in this way has to say.
 func right(e attack.Expectation, limit uint64) (verdict, kind, reason, check string) {
 	switch {
-	case e.Deep, e.DualOnly && limit > 0, e.WalkOnly && limit == 0, e.Alert && e.Verdict == "consistent":
+	case e.Deep && limit == 0, e.DualOnly && limit > 0, e.WalkOnly && limit == 0, e.Alert && e.Verdict == "consistent":
 		return "consistent", "", "", ""
 	case limit == 0 && e.DualKind != "":
 		return e.Verdict, e.DualKind, e.Reason, e.DualCheck
@@ -122,6 +122,7 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 	}
 	if limit > 0 {
 		o.WalkRate = 1_000_000
+		o.Deep.Source = client
 		m, err := mirror.Open(filepath.Join(memory.Dir(), "mirror"), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -137,12 +138,18 @@ func strike(t *testing.T, s attack.Scenario, limit uint64, version int) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var report evidence.Report
 		for _, r := range e.Once(t.Context()) {
 			if r.Database == defaultDB {
-				return r
+				report = r
 			}
 		}
-		return evidence.Report{}
+		if s.Expect.Deep && limit > 0 && report.Verdict == evidence.Consistent {
+			if _, report, err = e.Verify(t.Context(), defaultDB, audit.Verification{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return report
 	}
 	trusted := func() evidence.Trust {
 		trust, err := memory.Trust(t.Context(), evidence.Name{Server: "srv", Database: defaultDB})

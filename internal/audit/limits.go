@@ -81,6 +81,19 @@ const (
 	locateWithin  = 5 * time.Second
 	maxProbes     = 200
 	suffixHeaders = walkSave + pageHeaders
+	// deepPerServer ledgers have their contents verified at once, a slice of
+	// deepSlice at a time; trouble rests for deepRetry. Known damage is looked
+	// at again every recheckEvery. A pass by period goes on when there are
+	// scrubLeast transactions to look at, or its end; one by rate begins at
+	// most every scrubPause.
+	deepPerServer = 2
+	deepSlice     = 30 * time.Second
+	deepRetry     = 30 * time.Second
+	recheckEvery  = time.Minute
+	scrubLeast    = 1000
+	scrubPause    = time.Minute
+	// maxAccepted damages of a ledger are lived with.
+	maxAccepted = 1000
 	// maxChecks of a round are noted in the evidence.
 	maxChecks = 1000
 	// keptStates signed states go into the evidence.

@@ -42,6 +42,16 @@ func (e *Engine) investigate(ctx context.Context, v *view, out *outcome) {
 		Name: v.trust.Name, Kind: evidence.Worst(out.findings), Findings: out.findings,
 		Trusted: v.trust.Proven, Observed: out.observed,
 	}
+	if inc.Kind.AboutData() {
+		if len(out.damages) > 0 {
+			where := out.damages[0].Where
+			if where.LastGoodTx == 0 {
+				where.LastGoodTx = where.FirstBadTx - 1 // what comes before it held
+			}
+			out.divergence = &where
+		}
+		return
+	}
 	ctx = context.WithoutCancel(ctx)
 	type located struct {
 		divergence *evidence.Divergence

@@ -353,4 +353,3 @@ func TestKeptStateProves(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 }
-

@@ -65,8 +65,9 @@ type Mirror interface {
 
 // Past gives the hashes of an RFC 6962 tree of which only a part may be asked for.
 type Past interface {
-	// LeafHash is H(00 || Alh) of a transaction.
+	// LeafHash is H(00 || Alh) of a transaction, LeafHashes those of n from one on.
 	LeafHash(tx uint64) (proof.Hash, error)
+	LeafHashes(first uint64, n int) ([]proof.Hash, error)
 	// Root is the root over the first size transactions.
 	Root(size uint64) (proof.Hash, error)
 	// Subtree is the root of a perfect subtree: number index of its height.

@@ -218,6 +218,7 @@ func (e *Engine) Status() Status {
 			Name: l.name, Last: l.last, Paused: l.paused, Retired: l.trust.Retired,
 			LastAttempt: l.lastAttempt, LastSuccess: l.lastSuccess, UndeterminedSince: l.undetermined, Stale: l.stale,
 			OpenIncidents: len(l.open), ProvenTx: l.trust.Proven.TxID, WalkedTx: l.trust.Walked, VerifiedTx: l.trust.Verified,
+			Scrub: l.trust.Scrub, LookedAt: l.lookedAt, Damages: damagesIn(l.open),
 			MirroredTx: l.past.reach(), NotGrowing: l.still, ClockSkew: l.skewed,
 			ObservedTx: l.observedTx, PreviousTx: l.prevTx, LaggingTrees: l.lagging,
 		})
@@ -225,4 +226,15 @@ func (e *Engine) Status() Status {
 	}
 	sortLedgers(s.Ledgers)
 	return s
+}
+
+func damagesIn(open []evidence.Incident) (n int) {
+	for _, inc := range open {
+		for _, f := range inc.Findings {
+			if f.Kind.AboutData() {
+				n++
+			}
+		}
+	}
+	return n
 }

@@ -23,6 +23,7 @@ func (e *Engine) round(ctx context.Context, l *ledger) evidence.Report {
 	} else if out.doubt == nil || out.have {
 		l.found()
 	}
+	e.verifyNew(roundCtx, l, &v, &out)
 	report := e.conclude(ctx, l, &v, out, began)
 	if report.Verdict != evidence.Consistent && report.Reason != evidence.FirstContact && out.goal.TxID == 0 {
 		return report

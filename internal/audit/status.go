@@ -47,9 +47,12 @@ type LedgerStatus struct {
 	ProvenTx          uint64
 	WalkedTx          uint64
 	VerifiedTx        uint64
-	MirroredTx        uint64 // transactions 1…MirroredTx are mirrored, or wait to be
-	NotGrowing        bool   // no new transaction for longer than --audit-expect-growth
-	ClockSkew         bool   // the newest transactions are dated oddly
+	MirroredTx        uint64         // transactions 1…MirroredTx are mirrored, or wait to be
+	Scrub             evidence.Scrub // deep verification, pass after pass
+	LookedAt          uint64         // how far it has come just now
+	Damages           int            // damages in open incidents
+	NotGrowing        bool           // no new transaction for longer than --audit-expect-growth
+	ClockSkew         bool           // the newest transactions are dated oddly
 	ObservedTx        uint64
 	// PreviousTx is the trusted transaction before the newest round, for the
 	// gauge of the original.

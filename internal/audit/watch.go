@@ -36,6 +36,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.turn(ctx)
 			e.catchUp(ctx)
 			e.keepMirrors(ctx)
+			e.keepVerifying(ctx)
 		case <-summary.C:
 			e.summarise()
 		}

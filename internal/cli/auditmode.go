@@ -70,10 +70,33 @@ type auditor struct {
 	site   *web.Server
 	sinks  []alert.Sink
 	alarms sync.WaitGroup // under way, past the outbox
-	out    *printer
+	// attended: somebody waits for it, so that it need not be gentle.
+	attended bool
+	out      *printer
 }
 
-func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning) (err error) {
+func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning) error {
+	return withAuditor(ctx, env, c, warnings, func(ctx context.Context, a *auditor) error {
+		if c.Audit.Once {
+			if err := a.begin(ctx); err != nil {
+				return err
+			}
+			return a.once(ctx)
+		}
+		if err := a.openSite(); err != nil {
+			return err
+		}
+		if err := a.begin(ctx); err != nil {
+			ended, end := context.WithCancel(ctx)
+			end() // which closes what listens
+			return errors.Join(err, a.site.Run(ended))
+		}
+		return a.run(ctx)
+	})
+}
+
+// withAuditor does work with an auditor that has its state and its lock.
+func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning, work func(context.Context, *auditor) error) (err error) {
 	log, closeLog, err := openLog(env, c)
 	if err != nil {
 		return err
@@ -120,21 +143,7 @@ func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config
 	}
 	defer func() { err = errors.Join(err, closeMirror()) }()
 	defer a.alarms.Wait()
-	if c.Audit.Once {
-		if err := a.begin(ctx); err != nil {
-			return err
-		}
-		return a.once(ctx)
-	}
-	if err := a.openSite(); err != nil {
-		return err
-	}
-	if err := a.begin(ctx); err != nil {
-		ended, end := context.WithCancel(ctx)
-		end() // which closes what listens
-		return errors.Join(err, a.site.Run(ended))
-	}
-	return a.run(ctx)
+	return work(ctx, a)
 }
 
 func (a *auditor) addSinks() error {
@@ -172,7 +181,13 @@ func (a *auditor) begin(ctx context.Context) error {
 		Mirror:      a.mirror,
 		Record:      record, Version: version().Version, Channel: func() evidence.Channel { return a.channel() },
 		ExpectGrowth: c.Audit.ExpectGrowth, ClockSkew: c.Audit.ClockSkew,
+		Deep: audit.Deep{
+			Source: a.server, NewValues: c.Audit.VerifyValues, Export: c.Audit.VerifyExport,
+			BytesPerSecond: c.VerifyBytesPerSecond(!a.attended),
+			MemoryBytes:    int64(c.Audit.VerifyMemory) << 20, MessageBytes: int64(c.MaxRecvMsgSize),
+		},
 	}
+	o.Deep.Every, o.Deep.ScrubBytes = c.Scrub()
 	for _, s := range a.sinks {
 		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
 	}

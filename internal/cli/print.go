@@ -24,15 +24,22 @@ type printer struct {
 func newPrinter(env *Env, asJSON bool) *printer { return &printer{w: env.Stdout, json: asJSON} }
 
 func (p *printer) print(r evidence.Report) {
-	var line []byte
 	if p.json {
-		line, _ = json.Marshal(r) // plain data: it cannot fail
+		p.line(r)
 	} else {
-		line = []byte(sentence(r))
+		p.text(sentence(r))
 	}
+}
+
+func (p *printer) line(v any) {
+	line, _ := json.Marshal(v) // plain data: it cannot fail
+	p.text(string(line))
+}
+
+func (p *printer) text(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, err := p.w.Write(append(line, '\n')); err != nil && p.err == nil {
+	if _, err := io.WriteString(p.w, line+"\n"); err != nil && p.err == nil {
 		p.err = err
 	}
 }

@@ -92,6 +92,10 @@ type Auditor struct {
 	Password string
 
 	VerifyValues  bool
+	ScrubText     string // see Config.Scrub
+	VerifyRate    int    // MB/s that deep verification reads; 0 = see Config.VerifyBytesPerSecond
+	VerifyMemory  int    // MB that it holds
+	VerifyExport  bool
 	WalkLimit     uint64 // longest gap, in transactions, that a round closes by walking; 0 = dual proofs only
 	WalkRate      int    // transactions per second of the background walk
 	StaleAfter    time.Duration

@@ -74,7 +74,7 @@ func TestDefaults(t *testing.T) {
 		Audit: Auditor{
 			Server: "127.0.0.1:3322", Interval: time.Second, MonitoringHost: "0.0.0.0", MonitoringPort: 9477,
 			NotificationOn: "tamper", Username: "immudb", Password: "immudb",
-			WalkLimit: 10000, WalkRate: 20000, StaleAfter: 5 * time.Minute, Mirror: true, ClockSkew: 10 * time.Minute,
+			WalkLimit: 10000, WalkRate: 20000, StaleAfter: 5 * time.Minute, Mirror: true, ClockSkew: 10 * time.Minute, ScrubText: "168h", VerifyMemory: 256,
 		},
 	}
 	if got := settled(c); !reflect.DeepEqual(got, want) {
@@ -116,7 +116,7 @@ func TestEveryKey(t *testing.T) {
 			Server: "production", Databases: []string{"customers$", "log", "systemdb"}, Interval: 250 * time.Millisecond,
 			MonitoringHost: "::1", MonitoringPort: 0,
 			NotificationURL: "https://me:hush-2@alerts.example.org/hook?token=hush-3", NotificationUsername: "auditor", NotificationPassword: "hush-4", NotificationOn: "always",
-			Username: "auditor", Password: "hush-5", VerifyValues: true, WalkLimit: 0, WalkRate: 500, StaleAfter: time.Hour,
+			Username: "auditor", Password: "hush-5", VerifyValues: true, ScrubText: "5MB/s", VerifyRate: 7, VerifyMemory: 64, VerifyExport: true, WalkLimit: 0, WalkRate: 500, StaleAfter: time.Hour,
 			ExpectGrowth: 2 * time.Hour, ClockSkew: time.Minute, Mirror: false, StateGuard: "/mnt/guard",
 			ProbeAddress: ":9478", WebConfigFile: "/etc/immuclient/web.yml",
 		},
@@ -125,11 +125,10 @@ func TestEveryKey(t *testing.T) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 		t.Errorf("passwords %q %q %q", got.Password, got.Audit.Password, got.Audit.NotificationPassword)
 	}
-	if got := texts(warnings); got != "--database defaultdb is not looked at: --audit-databases says what is audited\n"+
-		"--audit-verify-values is accepted but changes nothing yet: it comes with deep verification; rounds audit the history, not the values" {
+	if got := texts(warnings); got != "--database defaultdb is not looked at: --audit-databases says what is audited" {
 		t.Errorf("warnings:\n%s", got)
 	}
-	if got, want := c.Provenance("web.config.file"), in.EtcPaths[0]+":47:1"; got != want {
+	if got, want := c.Provenance("web.config.file"), in.EtcPaths[0]+":51:1"; got != want {
 		t.Errorf("provenance %s, want %s", got, want)
 	}
 	if cert, key := c.ClientCertificate(); cert != c.Certificate || key != c.PKey || c.CAFile() != c.ClientCAs {
@@ -175,6 +174,7 @@ var three = map[string][3]string{
 	"audit-username": {"a1", "a2", "a3"}, "audit-password": {"w1", "w2", "w3"}, "audit-verify-values": {"true", "false", "true"},
 	"audit-interval": {"2s", "3s", "4s"}, "audit-server": {"x1", "x2", "x3"}, "audit-walk-limit": {"1", "2", "0"},
 	"audit-walk-rate": {"1", "2", "3"}, "audit-stale-after": {"1h", "2h", "3h"}, "audit-notification-on": {"always", "tamper", "always"},
+	"audit-scrub": {"1h", "5MB/s", "off"}, "verify-rate": {"1", "2", "3"}, "verify-memory": {"64", "65", "66"}, "verify-export": {"true", "false", "true"},
 	"audit-expect-growth": {"1h", "2h", "3h"}, "audit-clock-skew": {"1h", "2h", "3h"}, "audit-mirror": {"false", "true", "false"}, "state-guard": {"/g1", "/g2", "/g3"},
 	"audit-probe-address": {":1", ":2", ":3"}, "web.config.file": {"/w1", "/w2", "/w3"},
 	"json": {"", "true", "false"}, "once": {"", "true", "false"},

@@ -134,9 +134,6 @@ func (l *loader) finish() {
 	if c.Audit.StaleAfter < 2*c.Audit.Interval {
 		l.warn("one failed round will raise an alert: --audit-stale-after (%s) is shorter than two times --audit-interval (%s)", brief(c.Audit.StaleAfter), brief(c.Audit.Interval))
 	}
-	if c.Audit.VerifyValues {
-		l.warn("--audit-verify-values is accepted but changes nothing yet: it comes with deep verification; rounds audit the history, not the values")
-	}
 }
 
 // address splits host:port and settles which port holds where two are given.

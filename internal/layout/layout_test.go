@@ -32,7 +32,7 @@ var may = map[string][]string{
 	"internal/wire":        {"proof", "internal/wire/schema"},
 	"internal/store":       {"proof", "evidence"},
 	"internal/mirror":      {"proof", "evidence"},
-	"internal/audit":       {"proof", "evidence"},
+	"internal/audit":       {"proof", "evidence", "internal/verify"},
 	"internal/verify":      {"proof", "evidence"},
 	"internal/alert":       {"proof", "evidence"},
 	"internal/web":         {"evidence", "internal/audit"},
@@ -43,7 +43,7 @@ var may = map[string][]string{
 	"internal/layout":      {},
 	"internal/cli": {
 		"proof", "evidence", "internal/wire", "internal/store", "internal/mirror", "internal/audit", "internal/alert",
-		"internal/web", "internal/config", "internal/ledger", "internal/attack", "internal/service", "internal/wire/schema",
+		"internal/web", "internal/config", "internal/verify", "internal/ledger", "internal/attack", "internal/service", "internal/wire/schema",
 	},
 	"examples/checkevidence": {},
 }

@@ -94,13 +94,15 @@ type trustRecord struct {
 	ProvenAt time.Time      `json:"proven_at,omitzero"`
 	Walked   uint64         `json:"walked"`
 	// FromBaseline: the walk begins at the baseline, not at transaction 1.
-	FromBaseline bool      `json:"walk_from_baseline,omitempty"`
-	Verified     uint64    `json:"verified"`
-	Key          []byte    `json:"key,omitempty"`
-	UUID         string    `json:"uuid,omitempty"`
-	Retired      bool      `json:"retired,omitempty"`
-	LastAgreed   time.Time `json:"last_agreed,omitzero"`
-	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+	FromBaseline bool               `json:"walk_from_baseline,omitempty"`
+	Verified     uint64             `json:"verified"`
+	Key          []byte             `json:"key,omitempty"`
+	UUID         string             `json:"uuid,omitempty"`
+	Retired      bool               `json:"retired,omitempty"`
+	Scrub        scrubRecord        `json:"scrub,omitzero"`
+	Accepted     []evidence.Finding `json:"accepted,omitempty"`
+	LastAgreed   time.Time          `json:"last_agreed,omitzero"`
+	LastAttempt  time.Time          `json:"last_attempt,omitzero"`
 }
 
 func recordTrust(t evidence.Trust) trustRecord {
@@ -110,6 +112,7 @@ func recordTrust(t evidence.Trust) trustRecord {
 		Proven:   recordSigned(t.Proven), ProvenAt: plain(t.ProvenAt),
 		Walked: t.Walked, FromBaseline: t.WalkFromBaseline, Verified: t.Verified,
 		Key: t.Key, UUID: t.UUID, Retired: t.Retired,
+		Scrub: recordScrub(t.Scrub), Accepted: t.Accepted,
 		LastAgreed: plain(t.LastAgreed), LastAttempt: plain(t.LastAttempt),
 	}
 }
@@ -125,8 +128,29 @@ func (r trustRecord) trust(name evidence.Name, version uint64, walk []byte) evid
 		Proven:   r.Proven.signed(), ProvenAt: r.ProvenAt,
 		Walk: walk, Walked: r.Walked, WalkFromBaseline: r.FromBaseline, Verified: r.Verified,
 		Key: r.Key, UUID: r.UUID, Retired: r.Retired,
+		Scrub: evidence.Scrub(r.Scrub), Accepted: r.Accepted,
 		LastAgreed: r.LastAgreed, LastAttempt: r.LastAttempt,
 	}
+}
+
+// scrubRecord has the fields of evidence.Scrub, under this package's names.
+type scrubRecord struct {
+	Settled  uint64    `json:"settled,omitempty"`
+	Position uint64    `json:"position,omitempty"`
+	Clean    uint64    `json:"clean,omitempty"`
+	Pass     uint64    `json:"pass,omitempty"`
+	Began    time.Time `json:"began,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	Retained uint64    `json:"retained,omitempty"`
+	Damaged  uint64    `json:"damaged,omitempty"`
+	Verified uint64    `json:"verified,omitempty"`
+	Bytes    uint64    `json:"bytes,omitempty"`
+}
+
+func recordScrub(s evidence.Scrub) scrubRecord {
+	r := scrubRecord(s)
+	r.Began, r.Finished = plain(s.Began), plain(s.Finished)
+	return r
 }
 
 type incidentRecord struct {
@@ -139,6 +163,7 @@ type incidentRecord struct {
 	Divergence    *evidence.Divergence `json:"divergence,omitempty"`
 	LastSeen      time.Time            `json:"last_seen,omitzero"`
 	Seen          uint64               `json:"seen"`
+	SoundAt       time.Time            `json:"sound_at,omitzero"`
 	AckedAt       time.Time            `json:"acked_at,omitzero"`
 	AckedNote     string               `json:"acked_note,omitempty"`
 	ClosedAt      time.Time            `json:"closed_at,omitzero"`
@@ -151,7 +176,7 @@ func recordIncident(i evidence.Incident) incidentRecord {
 	return incidentRecord{
 		UUID: i.UUID, Kind: i.Kind, OpenedAt: plain(i.OpenedAt), Findings: i.Findings,
 		Trusted: recordSigned(i.Trusted), Observed: recordSigned(i.Observed), Divergence: i.Divergence,
-		LastSeen: plain(i.LastSeen), Seen: i.Seen,
+		LastSeen: plain(i.LastSeen), Seen: i.Seen, SoundAt: plain(i.SoundAt),
 		AckedAt: plain(i.AckedAt), AckedNote: i.AckedNote,
 		ClosedAt: plain(i.ClosedAt), CloseNote: i.CloseNote,
 		Evidence: i.Evidence, EvidenceError: i.EvidenceError,
@@ -163,7 +188,7 @@ func (r incidentRecord) incident(id string, version uint64, name evidence.Name, 
 		ID: id, Version: version, Name: name, UUID: r.UUID, Kind: r.Kind, Status: status,
 		OpenedAt: r.OpenedAt, Findings: r.Findings,
 		Trusted: r.Trusted.signed(), Observed: r.Observed.signed(), Divergence: r.Divergence,
-		LastSeen: r.LastSeen, Seen: r.Seen, AckedAt: r.AckedAt, AckedNote: r.AckedNote,
+		LastSeen: r.LastSeen, Seen: r.Seen, SoundAt: r.SoundAt, AckedAt: r.AckedAt, AckedNote: r.AckedNote,
 		ClosedAt: r.ClosedAt, CloseNote: r.CloseNote,
 		Evidence: r.Evidence, EvidenceError: r.EvidenceError,
 	}

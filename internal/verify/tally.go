@@ -108,3 +108,9 @@ func (t *Tally) add(o *Tally) {
 		t.Kinds[i].add(&o.Kinds[i])
 	}
 }
+
+// Add adds what another run, or another part of one, has come to.
+func (t *Tally) Add(o Tally) {
+	t.add(&o)
+	t.Received += o.Received
+}

@@ -1,0 +1,207 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/verify"
+	"immuaudit/proof"
+)
+
+// Deep says how the contents of transactions are verified, beside their chain.
+type Deep struct {
+	// Source is the server, for contents; nil verifies none.
+	Source verify.Source
+	// NewValues verifies what was newly committed before trust advances over
+	// it; without it that is done right afterwards.
+	NewValues bool
+	// Every is how long a pass over all transactions takes, pass after pass;
+	// ScrubBytes, if set, is how fast it reads instead, in bytes per second.
+	// Neither: one pass, and what is committed after it.
+	Every      time.Duration
+	ScrubBytes int64
+	// BytesPerSecond bounds all reading of contents but that of passes that
+	// are slower anyway; 0 does not.
+	BytesPerSecond int64
+	// MessageBytes is the most the server may send at once, MemoryBytes what
+	// may be held at a time; 0 are the defaults of package verify.
+	MessageBytes, MemoryBytes int64
+	// Export asks for documents with exportTx (docs/protocol.md §2).
+	Export bool
+}
+
+// glance is what a look at the contents of a range has come to.
+type glance struct {
+	from    uint64
+	unseen  bool // none of it was looked at before
+	sum     verify.Summary
+	damages []verify.Damage // without those that were accepted
+	doubt   *doubt
+}
+
+// clean is how far from the beginning of the range all of it held.
+func (g *glance) clean() uint64 {
+	clean := g.sum.Through
+	if g.sum.Tally.Damages() > 0 {
+		clean = g.sum.Clean
+		// What an operator accepted is no reason to stop, if it is all there is.
+		if uint64(len(g.sum.Damages)) == g.sum.Tally.Damages() {
+			clean = g.sum.Through
+			if len(g.damages) > 0 {
+				clean = g.damages[0].Tx - 1
+			}
+		}
+	}
+	if len(g.sum.Unread) > 0 {
+		clean = min(clean, g.sum.Unread[0].Tx-1)
+	}
+	return clean
+}
+
+// lookInto verifies the contents of a range of transactions that is bound to
+// what is trusted. Damage is believed only on a token that names the right
+// database before and after.
+func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted []proof.State, o verify.Options) glance {
+	d, db := &e.o.Deep, v.trust.Name.Database
+	o.Source, o.Database, o.Trusted, o.From, o.To = d.Source, db, trusted, from, to
+	o.Export, o.Retained = d.Export, v.trust.Scrub.Retained
+	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes
+	o.Confirm = func(ctx context.Context, look func(context.Context) error) error {
+		return e.namedRightly(ctx, db, look)
+	}
+	if m := v.past.verified(); m != nil {
+		o.Mirror = m
+	}
+	sum, err := verify.Run(ctx, o)
+	g := glance{from: from, sum: sum}
+	for _, damage := range sum.Damages {
+		if !accepted(v.trust.Accepted, &damage) {
+			g.damages = append(g.damages, damage)
+		}
+	}
+	if err != nil {
+		g.doubt = doubtOf(err)
+	}
+	return g
+}
+
+// accepted reports whether an operator knows of a damage: the very same one.
+func accepted(known []evidence.Finding, d *verify.Damage) bool {
+	f := findingOfDamage(d)
+	return slices.ContainsFunc(known, func(k evidence.Finding) bool {
+		k.Detail = f.Detail // words are not what was accepted
+		return k == f
+	})
+}
+
+func findingOfDamage(d *verify.Damage) evidence.Finding {
+	f := d.Finding
+	f.Key = d.Where.Key
+	return f
+}
+
+// namedRightly does work on a token that was bound by name a moment before, and
+// that names the right database before and after.
+func (e *Engine) namedRightly(ctx context.Context, db string, work func(context.Context) error) error {
+	if err := e.o.Server.Bind(ctx, db); err != nil {
+		return err
+	}
+	binding := e.o.Server.Binding(db)
+	before, err := e.o.Server.CurrentState(ctx, db)
+	if err != nil {
+		return err
+	}
+	if err := work(ctx); err != nil {
+		return err
+	}
+	after, err := e.o.Server.CurrentState(ctx, db)
+	switch {
+	case err != nil:
+		return err
+	case before.DB != db || after.DB != db || binding == 0 || e.o.Server.Binding(db) != binding:
+		return doubtf(evidence.Unstable, "the token did not stay bound to %q", db)
+	}
+	return nil
+}
+
+// verified gives the mirror to compare headers with, as far as it is known to
+// be what was walked; nil where there is none.
+func (k *mirrored) verified() verify.Mirror {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.bound == 0 {
+		return nil
+	}
+	return &boundMirror{k, k.bound, k.life}
+}
+
+// boundMirror is a mirror as it stood when it was asked for.
+type boundMirror struct {
+	k    *mirrored
+	size uint64
+	life uint64
+}
+
+var errDecided = errors.New("trust began anew meanwhile")
+
+func (b *boundMirror) Size() uint64 { return b.size }
+
+func (b *boundMirror) LeafHashes(first uint64, n int) ([]proof.Hash, error) {
+	b.k.files.Lock()
+	defer b.k.files.Unlock()
+	b.k.mu.Lock()
+	life := b.k.life
+	b.k.mu.Unlock()
+	if life != b.life {
+		return nil, errDecided
+	}
+	m, err := b.k.opened()
+	if err != nil {
+		return nil, err
+	}
+	return m.LeafHashes(first, n)
+}
+
+// bindings are the states that headers can be bound to, beside the mirror.
+func (v *view) bindings() []proof.State {
+	var out []proof.State
+	seen := map[uint64]bool{0: true}
+	add := func(s proof.State) {
+		if !seen[s.TxID] {
+			seen[s.TxID] = true
+			out = append(out, s)
+		}
+	}
+	add(v.trust.Proven.State)
+	add(v.walk.At())
+	for _, m := range v.marks {
+		add(m)
+	}
+	return out
+}
+
+// damagesOf turns damages into findings, the place of the first, and what the
+// evidence shows of them.
+func (o *outcome) damaged(damages []verify.Damage) {
+	for i := range damages {
+		d := &damages[i]
+		o.add(findingOfDamage(d))
+		if len(o.damages) < evidence.MaxFindings {
+			o.damages = append(o.damages, *d)
+		}
+	}
+	slices.SortStableFunc(o.damages, func(a, b verify.Damage) int { return strings.Compare(string(a.Kind), string(b.Kind)) })
+}
+
+// aboutChain reports whether any finding is about the chain of transactions
+// rather than their contents.
+func aboutChain(findings []evidence.Finding) bool {
+	return slices.ContainsFunc(findings, func(f evidence.Finding) bool { return !f.Kind.AboutData() })
+}

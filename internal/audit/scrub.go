@@ -1,0 +1,173 @@
+package audit
+
+import (
+	"context"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/verify"
+)
+
+// keepVerifying starts what is due of deep verification: first everything
+// once, then what was newly committed, and pass after pass over all of it
+// again. It never waits.
+func (e *Engine) keepVerifying(ctx context.Context) {
+	if e.o.Deep.Source == nil || e.once {
+		return
+	}
+	now := time.Now()
+	for _, l := range e.all() {
+		if l.idle() || !l.deepDue(e, now) || !l.verifying.CompareAndSwap(false, true) {
+			continue
+		}
+		e.work.Go(func() {
+			defer l.verifying.Store(false)
+			if e.deep.Acquire(ctx, 1) != nil {
+				return
+			}
+			defer e.deep.Release(1)
+			e.scrub(ctx, l)
+		})
+	}
+}
+
+func (l *ledger) deepDue(e *Engine, now time.Time) bool {
+	v := l.view()
+	l.mu.Lock()
+	rests := now.Before(l.deepAfter)
+	recheck := l.recheckDue(now)
+	l.mu.Unlock()
+	if rests || !v.known() || v.frozen() || v.trust.Retired {
+		return false
+	}
+	_, _, _, due := e.nextRange(&v, now)
+	return due || recheck
+}
+
+// begins is the first transaction that can be bound to what is trusted.
+func (v *view) begins() uint64 {
+	if v.trust.WalkFromBaseline {
+		return v.trust.Baseline.State.TxID + 1
+	}
+	return 1
+}
+
+// nextRange says what is to be verified next, if anything is: first what was
+// never looked at.
+func (e *Engine) nextRange(v *view, now time.Time) (from, to uint64, unseen, due bool) {
+	s, walked := &v.trust.Scrub, v.trust.Walked
+	if s.Settled < walked {
+		return max(s.Settled+1, v.begins()), walked, true, true
+	}
+	if e.o.Deep.Every <= 0 && e.o.Deep.ScrubBytes <= 0 || s.Settled < v.begins() {
+		return 0, 0, false, false
+	}
+	from, to = max(s.Position+1, v.begins()), s.Settled
+	if e.o.Deep.ScrubBytes > 0 {
+		return from, to, false, s.Position > 0 || now.Sub(s.Began) >= scrubPause
+	}
+	// As many as the period has had time for.
+	share := min(1, max(0, float64(now.Sub(s.Began))/float64(e.o.Deep.Every)))
+	to = min(to, v.begins()-1+uint64(share*float64(s.Settled-v.begins()+1)))
+	return from, to, false, to >= from && (to == s.Settled || to >= s.Position+scrubLeast)
+}
+
+// scrub looks at one slice of what is due and stores how far it came.
+func (e *Engine) scrub(ctx context.Context, l *ledger) {
+	v := l.view()
+	began := time.Now()
+	e.recheck(ctx, l, &v, began)
+	from, to, unseen, due := e.nextRange(&v, began)
+	if !due || ctx.Err() != nil {
+		return
+	}
+	rate := e.o.Deep.BytesPerSecond
+	if !unseen && e.o.Deep.ScrubBytes > 0 {
+		rate = e.o.Deep.ScrubBytes
+	}
+	slice, cancel := context.WithTimeout(ctx, deepSlice)
+	defer cancel()
+	g := e.lookInto(slice, &v, from, to, v.bindings(), verify.Options{
+		BytesPerSecond: rate,
+		Progress:       func(p verify.Progress) { l.looking(p.Through) },
+	})
+	g.unseen = unseen
+	e.settle(ctx, l, &v, &g, began)
+	if g.doubt == nil || slice.Err() != nil && ctx.Err() == nil && g.sum.Through >= from {
+		return // there is more, and it goes on at the next turn
+	}
+	l.mu.Lock()
+	l.deepAfter = time.Now().Add(deepRetry)
+	l.mu.Unlock()
+	if ctx.Err() == nil && e.mayLog() {
+		e.log.Warn("deep verification rests", "database", l.name.Database, "settled", g.sum.Through, "reason", string(g.doubt.reason), "detail", g.doubt.detail)
+	}
+}
+
+// settle concludes a slice: what was found, and how far it came.
+func (e *Engine) settle(ctx context.Context, l *ledger, v *view, g *glance, began time.Time) evidence.Report {
+	out := outcome{behind: true, observed: v.trust.Proven, have: true}
+	out.damaged(g.damages)
+	if g.sum.Unsettled.TxID > v.trust.Proven.TxID {
+		// Values are gone, and the header that explains it is not trusted yet:
+		// they are looked at again when it is.
+		l.mu.Lock()
+		l.deepAfter = time.Now().Add(deepRetry)
+		l.mu.Unlock()
+	} else if g.sum.Through >= g.from {
+		out.scrubbed = g
+	}
+	return e.conclude(ctx, l, v, out, began)
+}
+
+// advanceScrub puts what a slice has come to into the record.
+func advanceScrub(t *evidence.Trust, g *glance, now time.Time) {
+	s := &t.Scrub
+	if s.Began.IsZero() {
+		s.Began = now
+	}
+	through, clean := min(g.sum.Through, t.Walked), min(g.clean(), t.Walked)
+	all := g.sum.Total()
+	s.Verified += all.Verified
+	s.Bytes += all.Bytes
+	s.Retained = max(s.Retained, g.sum.Retained)
+	firstPass := s.Pass == 0
+	if g.unseen {
+		if t.Verified >= s.Settled { // nothing before was left out
+			t.Verified = max(t.Verified, clean)
+		}
+		s.Settled = max(s.Settled, through)
+	}
+	if g.unseen == firstPass {
+		s.Damaged += uint64(len(g.damages))
+		if s.Clean >= s.Position {
+			s.Clean = max(s.Clean, clean)
+		}
+		s.Position = max(s.Position, through)
+		t.Verified = max(t.Verified, s.Clean)
+	}
+	if s.Position >= s.Settled && s.Settled >= t.Walked { // all of it was looked at
+		s.Pass++
+		s.Finished, s.Began = now, now
+		s.Position, s.Clean, s.Damaged = 0, 0, 0
+	}
+}
+
+// lookAgain makes deep verification begin again behind what is verified: an
+// operator decided about what was found there.
+func lookAgain(t *evidence.Trust) {
+	s := &t.Scrub
+	s.Settled = min(s.Settled, t.Verified)
+	if s.Pass == 0 {
+		s.Position, s.Clean = s.Settled, s.Settled
+	} else {
+		s.Position = min(s.Position, s.Settled)
+		s.Clean = min(s.Clean, s.Position)
+	}
+}
+
+func (l *ledger) looking(through uint64) {
+	l.mu.Lock()
+	l.lookedAt = through
+	l.mu.Unlock()
+}

@@ -1,0 +1,152 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/internal/verify"
+)
+
+// Verification is a deep verification that somebody asked for.
+type Verification struct {
+	// From and To are its first and last transaction; 0 is the first there is,
+	// and the trusted one.
+	From, To uint64
+	// Sample is the share of the transactions to look at, in blocks taken at
+	// random; 0 and 1 are all of them.
+	Sample float64
+	// Progress is told how far it has come, of the whole.
+	Progress func(verify.Progress)
+}
+
+// Walk brings the walk over a ledger up to what is proven of it: contents can be
+// recorded as verified only that far.
+func (e *Engine) Walk(ctx context.Context, database string) evidence.Report {
+	l := e.ledger(database)
+	if l == nil || e.walkRate == nil {
+		return evidence.Report{}
+	}
+	for ctx.Err() == nil {
+		v := l.view()
+		at := v.walk.At().TxID
+		if !v.known() || v.frozen() || at >= v.trust.Proven.TxID {
+			break
+		}
+		e.walkBehind(ctx, l, walkSave, nil)
+		if now := l.view(); now.walk.At().TxID <= at {
+			break
+		}
+	}
+	if l.past != nil && e.mirror(ctx, l) {
+		e.refill(ctx, l)
+	}
+	return e.standing(l, nil)
+}
+
+// sampleBlock is how many transactions in a row are looked at or passed over.
+const sampleBlock = 1000
+
+// Verify verifies the contents of a ledger that is known, and records what does
+// not hold as a round does. How far it came is stored as it goes. The error says
+// why not everything could be looked at; damage is none.
+func (e *Engine) Verify(ctx context.Context, database string, o Verification) (verify.Summary, evidence.Report, error) {
+	l := e.ledger(database)
+	if l == nil {
+		return verify.Summary{}, evidence.Report{}, errTooMany
+	}
+	v := l.view()
+	if !v.known() || v.trust.Proven.TxID == 0 {
+		return verify.Summary{}, e.standing(l, nil), nil
+	}
+	newest := v.trust.Proven.TxID
+	from, to := max(o.From, v.begins()), o.To
+	if to == 0 {
+		to = newest
+	}
+	if from > to || to > newest {
+		return verify.Summary{}, evidence.Report{}, fmt.Errorf("transactions %d to %d: those from %d to %d can be verified", from, to, v.begins(), newest)
+	}
+	total := verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}
+	clean := true
+	for at := from; at <= to; {
+		end := to
+		whole := o.Sample <= 0 || o.Sample >= 1
+		if !whole {
+			end = min(to, at+sampleBlock-1)
+			if rand.Float64() >= o.Sample && !(end == to && total.Transactions == 0) { // at least one
+				total.Through, at = end, end+1
+				continue
+			}
+		}
+		began := time.Now()
+		slice, cancel := context.WithTimeout(ctx, deepSlice)
+		before := total.Tally
+		g := e.lookInto(slice, &v, at, end, v.bindings(), verify.Options{
+			BytesPerSecond: e.o.Deep.BytesPerSecond,
+			Progress: func(p verify.Progress) {
+				if o.Progress != nil {
+					sum := before
+					sum.Add(p.Tally)
+					o.Progress(verify.Progress{Through: p.Through, To: to, Tally: sum})
+				}
+			},
+		})
+		ended := slice.Err() != nil && ctx.Err() == nil
+		cancel()
+		g.unseen = at <= v.trust.Scrub.Settled+1 && g.sum.Through > v.trust.Scrub.Settled
+		total.Tally.Add(g.sum.Tally)
+		total.Damages = append(total.Damages, g.sum.Damages[:min(len(g.sum.Damages), evidence.MaxFindings-len(total.Damages))]...)
+		total.Unread = append(total.Unread, g.sum.Unread...)
+		total.Through = max(total.Through, g.sum.Through)
+		if clean && total.Clean+1 >= at {
+			total.Clean = max(total.Clean, g.sum.Clean)
+		}
+		clean = clean && g.sum.Clean >= g.sum.Through
+		if !whole {
+			g.unseen = false
+		}
+		r := e.settleAsked(ctx, l, &v, &g, began, whole)
+		if r.Reason == evidence.StateProblem || r.Reason == evidence.Unstable {
+			return total, r, fmt.Errorf("storing what was verified: %s", r.Detail)
+		}
+		v = l.view()
+		switch {
+		case ctx.Err() != nil:
+			return total, e.standing(l, g.doubt), &verify.Stopped{At: total.Through + 1, Err: context.Cause(ctx)}
+		case g.doubt != nil && len(g.sum.Unread) == 0 && !(ended && g.sum.Through >= at):
+			return total, e.standing(l, g.doubt), &verify.Stopped{At: g.sum.Through + 1, Err: g.doubt}
+		}
+		at = g.sum.Through + 1
+	}
+	// An operator who repaired something is waiting for this.
+	l.mu.Lock()
+	l.recheckAt = time.Time{}
+	l.mu.Unlock()
+	e.recheck(ctx, l, &v, time.Now())
+	if n := len(total.Unread); n > 0 {
+		d := doubtf(evidence.Refused, "%d transactions could not be read, the first is %d", n, total.Unread[0].Tx)
+		return total, e.standing(l, d), d
+	}
+	return total, e.standing(l, nil), nil
+}
+
+// settleAsked stores how far a run came only where it goes on from what was
+// looked at before.
+func (e *Engine) settleAsked(ctx context.Context, l *ledger, v *view, g *glance, began time.Time, whole bool) evidence.Report {
+	if !whole || !g.unseen {
+		g2 := *g
+		g2.from = g.sum.Through + 1 // nothing of it is stored but damage
+		return e.settle(context.WithoutCancel(ctx), l, v, &g2, began)
+	}
+	return e.settle(context.WithoutCancel(ctx), l, v, g, began)
+}
+
+// standing is the verdict that stands over a ledger, or why there is none.
+func (e *Engine) standing(l *ledger, d *doubt) evidence.Report {
+	v := l.view()
+	out := outcome{behind: true, observed: v.trust.Proven, have: v.known(), doubt: d}
+	return e.report(context.Background(), l, &v, out, time.Now(), time.Now())
+}
