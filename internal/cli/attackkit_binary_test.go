@@ -45,5 +45,5 @@ func TestAttackKitOnBinary(t *testing.T) {
 		}
 		all = append(all, c)
 	}
-	play(t, attacksAtOnce/4, all)
+	play(t, all)
 }

@@ -118,10 +118,13 @@ func (o *outcome) told() {
 func (o *outcome) located(got *evidence.Divergence) {
 	o.t.Helper()
 	lastGood, firstBad := o.Expect.Divergence(o.history)
-	if firstBad == 0 && (got == nil || got.FirstBadTx == 0) {
-		return
-	}
-	if want := (evidence.Divergence{LastGoodTx: lastGood, FirstBadTx: firstBad}); got == nil || *got != want {
+	want := evidence.Divergence{LastGoodTx: lastGood, FirstBadTx: firstBad}
+	switch {
+	case firstBad == 0 && (got == nil || got.FirstBadTx == 0), got != nil && *got == want:
+	case o.report.DurationMS >= 5000 && (got == nil || got.LastGoodTx <= lastGood && got.FirstBadTx >= firstBad):
+		// The machine is too busy: a search ends after five seconds with what
+		// it has found out, so as not to hold up the alarm.
+	default:
 		o.t.Errorf("it parts at %+v, want %+v", got, want)
 	}
 }
@@ -201,15 +204,7 @@ func (o *outcome) shown() {
 // anything else, and each only when its evidence was there to be read.
 func (o *outcome) notified() {
 	o.t.Helper()
-	want := map[string]evidence.Kind{}
-	if o.want.verdict == evidence.Tampered {
-		want[attacked] = o.want.kind
-		if o.company() == sameKey {
-			for _, name := range bystanders {
-				want[name] = o.sharedKind()
-			}
-		}
-	}
+	want := o.notifications()
 	err := poll(func() (bool, error) { return len(o.pager.all()) >= len(want), nil })
 	got := o.pager.all()
 	if err != nil || len(got) != len(want) {
@@ -236,6 +231,20 @@ func (o *outcome) notified() {
 			o.testified(a)
 		}
 	}
+}
+
+// notifications are the databases that there is one about, and its kind.
+func (o *outcome) notifications() map[string]evidence.Kind {
+	want := map[string]evidence.Kind{}
+	if o.want.verdict == evidence.Tampered {
+		want[attacked] = o.want.kind
+		if o.company() == sameKey {
+			for _, name := range bystanders {
+				want[name] = o.sharedKind()
+			}
+		}
+	}
+	return want
 }
 
 // sharedKind is what an attack on the key of the server is for the databases
@@ -332,59 +341,77 @@ func (o *outcome) bounded() {
 	}
 }
 
-// lasts checks what is left of it in the state: with the attack going on, and
-// after it was taken back.
+// once makes a round by audit-mode --once and gives the reports by database.
+func (o *outcome) once(want evidence.Verdict, args []string) map[string]evidence.Report {
+	o.t.Helper()
+	w := o.run(o.t, o.watch.dir, append(args, "--once")...)
+	code := w.code()
+	for code == 1 && strings.Contains(w.log.String(), "another auditor is running") {
+		// A process that some other test starts has all files of this one until
+		// it becomes another program, the lock that was just released among them.
+		w = o.run(o.t, o.watch.dir, append(args, "--once")...)
+		code = w.code()
+	}
+	if right := map[evidence.Verdict]int{evidence.Consistent: 0, evidence.Undetermined: 1, evidence.Tampered: 3}[want]; code != right {
+		o.t.Errorf("exit code %d, want %d:\n%s%s", code, right, w.out, w.log)
+	}
+	out := map[string]evidence.Report{}
+	for _, r := range w.reports() {
+		out[r.Database] = r
+	}
+	if got := out[attacked]; got.Verdict != want {
+		o.t.Errorf("with --once: %+v, want %s", got, want)
+	}
+	return out
+}
+
+// lasts checks what is left of it: while the attack goes on, and after it was
+// taken back and everybody is honest again.
 func (o *outcome) lasts(args []string) {
 	o.t.Helper()
-	dir := o.watch.dir
-	again := func(want evidence.Verdict) map[string]evidence.Report {
-		o.t.Helper()
-		w := o.run(o.t, dir, append(args, "--once")...)
-		w.end(map[evidence.Verdict]int{evidence.Consistent: 0, evidence.Undetermined: 1, evidence.Tampered: 3}[want])
-		out := map[string]evidence.Report{}
-		for _, r := range w.reports() {
-			out[r.Database] = r
-		}
-		if got := out[attacked]; got.Verdict != want {
-			o.t.Errorf("with --once: %+v, want %s", got, want)
-		}
-		return out
+	want, exit := o.want.verdict, 0
+	if want == evidence.Tampered {
+		exit = 3
 	}
-	if o.company() != sameConnection || o.want.verdict != evidence.Consistent { // who is cut off is a matter of moments
-		during := again(o.want.verdict)
-		if o.want.verdict == evidence.Undetermined && during[attacked].Reason != o.want.reason {
-			o.t.Errorf("with --once: %+v, want %s", during[attacked], o.want.reason)
+	if o.company() != sameConnection || want != evidence.Consistent { // who is cut off then is a matter of moments
+		if got := o.once(want, args)[attacked]; want == evidence.Undetermined && got.Reason != o.want.reason {
+			o.t.Errorf("with --once: %+v, want %s", got, o.want.reason)
 		}
 	}
+	// All that was queued was sent by now. Steps that came after the verdict
+	// may have opened more incidents, of other kinds.
+	incidents := decode[incident](o.t, o.command(exit, "incident", "list", "--json"))
+	if n := len(o.pager.all()); n != len(incidents) {
+		o.t.Errorf("%d notifications of %d incidents", n, len(incidents))
+	}
+
 	o.server.relent(o.t)
-	after := o.want.verdict
-	if after == evidence.Undetermined {
-		after = evidence.Consistent
+	if want == evidence.Undetermined {
+		want = evidence.Consistent // it recovers by itself
 	}
-	last := again(after)
-	remembered := map[string]trusted{}
-	for _, one := range decode[trusted](o.t, o.command(0, "trust", "list", "--json")) {
-		remembered[one.Database] = one
-	}
-	for name, got := range remembered {
+	last := o.once(want, args)
+	for _, got := range decode[trusted](o.t, o.command(0, "trust", "list", "--json")) {
+		newest := o.server.last(got.Database)
 		switch {
-		case name == attacked && after == evidence.Tampered:
+		case got.Database == attacked && want == evidence.Tampered:
 			o.frozen(&got.Trusted, &got.Assurance)
-		case o.company() == sameKey:
-			if got.Open == 0 || got.Trusted.Tx == o.server.last(name) {
-				o.t.Errorf("%s is signed by another key, and %+v", name, got)
+			if got.Open == 0 {
+				o.t.Errorf("it does not stick: %+v", got)
 			}
-		case got.Open != 0 || got.Trusted.Tx != o.server.last(name) || last[name].Verdict != evidence.Consistent:
-			o.t.Errorf("%s is well, and %+v; with --once %+v", name, got, last[name])
+		case o.company() == sameKey:
+			if got.Open == 0 || got.Trusted.Tx == newest {
+				o.t.Errorf("signed by another key, and yet %+v", got)
+			}
+		case got.Open != 0 || got.Trusted.Tx != newest || last[got.Database].Verdict != evidence.Consistent:
+			o.t.Errorf("all is well, and yet %+v; with --once %+v", got, last[got.Database])
 		}
 	}
-	if after == evidence.Tampered {
-		if remembered[attacked].Open == 0 || !strings.Contains(o.command(3, "incident", "list"), o.report.Incident) {
-			o.t.Errorf("it does not stick: %+v", remembered[attacked])
+	if want == evidence.Tampered {
+		if !strings.Contains(o.command(3, "incident", "list"), o.report.Incident) {
+			o.t.Errorf("incident %s is not open any more", o.report.Incident)
 		}
-		o.command(3, "evidence", "verify", "--auditor-key", strings.TrimSpace(o.command(0, "trust", "key")), o.report.Evidence)
-	} else {
-		o.command(0, "incident", "list")
+		key := strings.TrimSpace(o.command(0, "trust", "key"))
+		o.command(3, "evidence", "verify", "--auditor-key", key, o.report.Evidence)
 	}
 }
 

@@ -35,7 +35,7 @@ var bystanders = [...]string{ledger.DefaultDB, "well"}
 // liar is a server that is honest until it is struck.
 type liar struct {
 	*attack.Stage
-	gate    sync.RWMutex // held by every call, and by each step as a whole
+	gate    sync.RWMutex // held by the ledger for each call, and by each step as a whole
 	keyFile string       // the public key, where states are signed
 }
 
@@ -44,11 +44,13 @@ func newLiar(t *testing.T, dir string, c *trial) *liar {
 	t.Helper()
 	l := &liar{}
 	layer := attack.NewLayer()
-	config := ledger.Config{HeaderVersion: c.version, ServerOptions: []grpc.ServerOption{grpc.ChainUnaryInterceptor(l.pass)}}
+	config := ledger.Config{HeaderVersion: c.version}
 	if c.signs() {
 		config.SigningKey, l.keyFile = newServerKey(t, dir)
 	}
 	config = layer.Config(c.Config(config))
+	// Behind the layer, which may sit on an answer for ever.
+	config.ServerOptions = append(config.ServerOptions, grpc.ChainUnaryInterceptor(l.pass))
 	server, err := ledger.Open(config)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +96,7 @@ func newServerKey(t *testing.T, dir string) (*ecdsa.PrivateKey, string) {
 	return key, file
 }
 
-// pass lets a call through unless a step is being done: what takes a step
+// pass lets the ledger answer unless a step is being done: what takes a step
 // several moves, whoever has the server's files puts in place at once.
 func (l *liar) pass(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	l.gate.RLock()
@@ -113,14 +115,14 @@ func (l *liar) strike(t *testing.T, step attack.Step) {
 	l.grow(t)
 }
 
-// relent takes back what a server can take back.
+// relent takes back what a server can take back, and commits honestly.
 func (l *liar) relent(t *testing.T) {
 	t.Helper()
 	l.gate.Lock()
 	defer l.gate.Unlock()
 	l.Layer.Clear()
 	if _, err := l.Ledger.Database(l.Database); err == nil {
-		if err := l.Ledger.LoadDatabase(l.Database); err != nil {
+		if err := errors.Join(l.Ledger.LoadDatabase(l.Database), l.Write(1)); err != nil {
 			t.Fatal(err)
 		}
 	}

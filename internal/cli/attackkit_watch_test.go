@@ -83,25 +83,53 @@ func binary(file string) program {
 func watching(t *testing.T, run program, dir string, args ...string) *watch {
 	t.Helper()
 	w := run(t, dir, args...)
-	w.metrics = "http://" + w.log.match(t, `msg=auditing .*monitoring=(\S+)`) + "/metrics"
+	w.metrics = "http://" + w.logged(`msg=auditing .*monitoring=(\S+)`) + "/metrics"
 	return w
 }
 
-// end waits for the end and compares the exit code.
-func (w *watch) end(want int) {
+// code waits for the end and gives the exit code.
+func (w *watch) code() int {
 	w.t.Helper()
 	timeout := time.NewTimer(attackPatience)
 	defer timeout.Stop()
+	var code int
 	select {
-	case code := <-w.ended:
-		if code != want {
-			w.t.Errorf("exit code %d, want %d:\n%s%s", code, want, w.out, w.log)
-		}
+	case code = <-w.ended:
 	case <-timeout.C:
 		w.t.Fatalf("still running after %s:\n%s", attackPatience, w.log)
 	}
 	if w.out.wrong != nil {
 		w.t.Errorf("printed what is no report: %v", w.out.wrong)
+	}
+	return code
+}
+
+// end waits for the end and compares the exit code.
+func (w *watch) end(want int) {
+	w.t.Helper()
+	if code := w.code(); code != want {
+		w.t.Errorf("exit code %d, want %d:\n%s%s", code, want, w.out, w.log)
+	}
+}
+
+// logged waits for a match in the log and gives its first group.
+func (w *watch) logged(pattern string) string {
+	w.t.Helper()
+	re := regexp.MustCompile(pattern)
+	timeout := time.NewTimer(attackPatience)
+	defer timeout.Stop()
+	for {
+		_, news := w.log.all()
+		if found := re.FindStringSubmatch(w.log.String()); found != nil {
+			return found[1]
+		}
+		select {
+		case <-news:
+		case code := <-w.ended:
+			w.t.Fatalf("ended with exit code %d:\n%s", code, w.log)
+		case <-timeout.C:
+			w.t.Fatalf("no match for %q in:\n%s", pattern, w.log)
+		}
 	}
 }
 
@@ -119,6 +147,8 @@ func (w *watch) await(what string, skip int, want func(evidence.Report) bool) ev
 		}
 		select {
 		case <-news:
+		case code := <-w.ended:
+			w.t.Fatalf("%s: ended with exit code %d:\n%s", what, code, w.log)
 		case <-timeout.C:
 			w.t.Fatalf("%s: not among %d reports; the newest are %+v\n%s", what, len(reports), reports[max(0, len(reports)-3):], w.log)
 		}
@@ -190,27 +220,6 @@ func (j *journal) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return string(j.text)
-}
-
-// match waits for a match in the text and gives its first group.
-func (j *journal) match(t *testing.T, pattern string) string {
-	t.Helper()
-	re := regexp.MustCompile(pattern)
-	timeout := time.NewTimer(attackPatience)
-	defer timeout.Stop()
-	for {
-		j.mu.Lock()
-		found, news := re.FindSubmatch(j.text), j.news
-		j.mu.Unlock()
-		if found != nil {
-			return string(found[1])
-		}
-		select {
-		case <-news:
-		case <-timeout.C:
-			t.Fatalf("no match for %q in:\n%s", pattern, j)
-		}
-	}
 }
 
 // decode reads lines of JSON.
