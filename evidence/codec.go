@@ -167,7 +167,8 @@ func (f *File) encodeBody(key string) ([]byte, error) {
 		Incident: f.Incident, Kind: f.Kind, Time: f.At.UTC(), Server: f.Name.Server, ServerUUID: f.UUID, Database: f.Name.Database,
 		Channel: f.Channel, Findings: f.Findings, Checks: f.Checks, Divergence: f.Divergence, ServerKey: f.ServerKey, Omitted: f.Omitted,
 	}
-	var errs [6]error
+	var errs [7]error
+	t.Damaged, errs[6] = mapped(f.Damaged, packDamaged)
 	t.Probes, errs[0] = mapped(f.Probes, packProbe)
 	t.States, errs[1] = mapped(f.States, packState)
 	t.Headers, errs[2] = mapped(f.Headers, packHeader)
@@ -196,7 +197,8 @@ func (b *bodyJSON) file() (*File, error) {
 		Version: b.Auditor.Version, Incident: t.Incident, Kind: t.Kind, At: t.Time, Name: Name{t.Server, t.Database}, UUID: t.ServerUUID,
 		Channel: t.Channel, Findings: t.Findings, Checks: t.Checks, Divergence: t.Divergence, ServerKey: t.ServerKey,
 	}}
-	var errs [6]error
+	var errs [7]error
+	f.Damaged, errs[6] = mapped(t.Damaged, unpackDamaged)
 	f.Probes, errs[0] = mapped(t.Probes, unpackProbe)
 	f.States, errs[1] = mapped(t.States, unpackState)
 	f.Headers, errs[2] = mapped(t.Headers, unpackHeader)
@@ -233,6 +235,7 @@ func (f *File) check() error {
 	if err := errors.Join(
 		count("findings", len(f.Findings), MaxFindings), count("checks", len(f.Checks), maxChecks), count("probes", len(f.Probes), maxProbes),
 		count("states", len(f.States), maxStates), count("headers", len(f.Headers), maxHeaders), count("dual proofs", len(f.Proofs), maxProofs),
+		count("damaged entries", len(f.Damaged), MaxFindings),
 		count("omissions", len(f.Omitted), maxOmitted), count("bytes of the server's key", len(f.ServerKey), maxSigned),
 	); err != nil {
 		return err
@@ -240,6 +243,9 @@ func (f *File) check() error {
 	for _, x := range f.Findings {
 		if !x.Kind.known() {
 			return fmt.Errorf("%q is no kind of tampering", clean(string(x.Kind), maxText))
+		}
+		if !isClean(x.Key, maxKeyHex) {
+			return errors.New("the key of a finding is too long, or not hex")
 		}
 		texts = append(texts, x.Check, x.Want, x.Got, x.Detail)
 	}

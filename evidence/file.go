@@ -81,6 +81,8 @@ type Material struct {
 	// most of all.
 	Headers []proof.Header
 	Proofs  []*proof.DualProof
+	// Damaged is what deep verification found, for kinds about data.
+	Damaged []Damaged
 }
 
 // File is one evidence file: docs/evidence-format.md.
@@ -166,6 +168,7 @@ func (f *File) keepRaw(in Material) {
 		}
 		f.Headers = append(f.Headers, *h)
 	}
+	f.keepDamaged(in.Damaged)
 	hashes := 0
 	for _, p := range in.Proofs {
 		switch {

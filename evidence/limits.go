@@ -7,17 +7,18 @@ const (
 	// MaxFile bounds a file as it stands on disk, in bytes.
 	MaxFile = 64 << 20
 
-	maxText     = 1024    // bytes of one text
-	maxKeyHex   = 4096    // hex digits of a divergence's key
-	maxChecks   = 1000    // checks listed
-	maxProbes   = 1000    // probes listed
-	maxStates   = 30      // signed states beside the trusted and the observed one
-	maxHeaders  = 10_000  // raw headers
-	maxProofs   = 100     // dual proofs
-	maxHashes   = 300_000 // hashes in all dual proofs together
-	maxOmitted  = 20      // remarks about what was left out
-	maxSigned   = 256     // bytes of a signature or a public key
-	maxIncident = 64      // characters of an incident's id
+	maxText     = 1024     // bytes of one text
+	maxKeyHex   = 4096     // hex digits of a divergence's key
+	maxChecks   = 1000     // checks listed
+	maxProbes   = 1000     // probes listed
+	maxStates   = 30       // signed states beside the trusted and the observed one
+	maxHeaders  = 10_000   // raw headers
+	maxProofs   = 100      // dual proofs
+	maxHashes   = 300_000  // hashes in all dual proofs together
+	maxOmitted  = 20       // remarks about what was left out
+	maxSigned   = 256      // bytes of a signature or a public key
+	maxReceived = 64 << 10 // bytes of one damaged value
+	maxIncident = 64       // characters of an incident's id
 
 	// Bounds of the proof: of both its paths together.
 	maxSteps       = 64

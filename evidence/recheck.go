@@ -268,6 +268,7 @@ func (o *Outcome) recompute() {
 		}
 	}
 	o.recomputeStates(say)
+	o.recomputeDamaged(say)
 	told := map[uint64]bool{}
 	for i := range f.Headers {
 		h := &f.Headers[i]

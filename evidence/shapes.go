@@ -65,6 +65,7 @@ type testimonyJSON struct {
 	States     []stateJSON   `json:"states,omitempty"`
 	Headers    [][]byte      `json:"headers,omitempty"`
 	Proofs     []dualJSON    `json:"dual_proofs,omitempty"`
+	Damaged    []damagedJSON `json:"damaged,omitempty"`
 	Omitted    []string      `json:"omitted,omitempty"`
 }
 

@@ -205,3 +205,12 @@ func (o *outcome) damaged(damages []verify.Damage) {
 func aboutChain(findings []evidence.Finding) bool {
 	return slices.ContainsFunc(findings, func(f evidence.Finding) bool { return !f.Kind.AboutData() })
 }
+
+// damagedOf is what the evidence shows of a damage.
+func damagedOf(d *verify.Damage) evidence.Damaged {
+	out := evidence.Damaged{Tx: d.Tx, Header: d.Header, Received: d.Received, Size: d.Size}
+	if d.Entry != nil {
+		out.Key, out.Committed = d.Entry.Key, d.Entry.HValue
+	}
+	return out
+}

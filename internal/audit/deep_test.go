@@ -170,8 +170,8 @@ func TestDecidingAboutDamage(t *testing.T) {
 	if len(r.incidents()) != 1 || len(inc.Findings) != 2 || len(r.events(evidence.EventTampered)) != 1 {
 		t.Fatalf("%d findings: %+v", len(inc.Findings), inc)
 	}
-	if len(r.evidence().Findings) != 2 {
-		t.Error("the evidence did not grow with the incident")
+	if file := r.evidence(); len(file.Findings) != 2 || len(file.Damaged) == 0 || file.Damaged[0].Header == nil || len(file.Damaged[0].Key) == 0 {
+		t.Errorf("the evidence did not grow with the incident: %+v", file.Damaged)
 	}
 	if err := decide.Keep(t.Context(), inc, trust(), "hope"); !errors.Is(err, audit.ErrDecision) || !strings.Contains(err.Error(), "sound again") {
 		t.Errorf("kept although nothing was repaired: %v", err)
@@ -270,4 +270,3 @@ func TestAllDamage(t *testing.T) {
 		t.Errorf("found %v, changed %v", found, bad)
 	}
 }
-

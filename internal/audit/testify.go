@@ -21,6 +21,9 @@ func (e *Engine) testify(v *view, inc *evidence.Incident, out *outcome) {
 	if material.ServerKey == nil {
 		material.ServerKey = v.trust.Key
 	}
+	for i := range out.damages {
+		material.Damaged = append(material.Damaged, damagedOf(&out.damages[i]))
+	}
 	if e.o.Channel != nil {
 		material.Channel = e.o.Channel()
 	}
