@@ -77,7 +77,13 @@ func TestInstallImportsStates(t *testing.T) {
 	if out := run("audit-mode", "install", "--root", root); !strings.Contains(out, "has a baseline already") {
 		t.Errorf("install again:\n%s", out)
 	}
-	// A state is not left behind in silence.
+	// Neither a guard nor a state is left behind in silence.
+	if out := run("audit-mode", "install", "--root", root, "--state-guard", "/mnt/witness/guard"); !strings.Contains(out, "the guard /var/lib/immuclient-guard/state.guard is not moved to /mnt/witness/guard") {
+		t.Errorf("install with another guard:\n%s", out)
+	}
+	if out := run("audit-mode", "install", "--root", root, "--state-guard", "/var/lib/immuclient-guard/state.guard"); strings.Contains(out, "is not moved") {
+		t.Errorf("install with the guard as before:\n%s", out)
+	}
 	if out := run("audit-mode", "install", "--root", root, "--dir", "/var/lib/elsewhere"); !strings.Contains(out, "the state in /var/lib/immuclient is not moved to /var/lib/elsewhere. To keep what was proven") || !strings.Contains(out, "To begin anew instead, move /var/lib/immuclient-guard/state.guard away") {
 		t.Errorf("install with another state directory:\n%s", out)
 	}

@@ -71,9 +71,8 @@ func installService(cmd *cobra.Command, env *Env, t *target, noStart bool) error
 		return unknown(fmt.Errorf("finding this program: %w", err))
 	}
 	o.Config = i.text
-	// Trust must not begin anew unseen.
-	if before, err := installedOptions(t.root); err == nil && before.State != o.State && service.HoldsState(t.root, before.State) {
-		i.note("the state in %s is not moved to %s. To keep what was proven: immuclient audit-mode stop, move the directory, immuclient audit-mode start. To begin anew instead, move %s away: it would not start without the state that this guard witnessed", before.State, o.State, o.Guard)
+	if before, err := installedOptions(t.root); err == nil {
+		i.tellMoved(&before, &o)
 	}
 	if o.Shown, err = i.redacted(); err != nil {
 		return unknown(err)
@@ -336,6 +335,16 @@ func (i *installation) takeStates(ctx context.Context, from service.OldStates) (
 		}
 	}
 	return said, changed, nil
+}
+
+// tellMoved names what stays where it was: trust must not begin anew unseen.
+func (i *installation) tellMoved(before, now *service.Options) {
+	if before.State != now.State && service.HoldsState(i.t.root, before.State) {
+		i.note("the state in %s is not moved to %s. To keep what was proven: immuclient audit-mode stop, move the directory, immuclient audit-mode start. To begin anew instead, move %s away: it would not start without the state that this guard witnessed", before.State, now.State, now.Guard)
+	}
+	if before.Guard != now.Guard && service.Exists(i.t.root, before.Guard) {
+		i.note("the guard %s is not moved to %s: the auditor begins a new one there, and says once that there was none", before.Guard, now.Guard)
+	}
 }
 
 // tell says where everything is.

@@ -222,7 +222,7 @@ func (c *checkup) ledger(t *evidence.Trust) {
 			return
 		}
 	}
-	c.ok(about, "trusted up to transaction %d, walked to %d; of %d remembered states %d lie within the walk's reach, and agree with it", t.Proven.TxID, t.Walked, len(states), compared)
+	c.ok(about, "trusted up to transaction %d, walked to %d; the walk was compared with %d of %d remembered states", t.Proven.TxID, t.Walked, compared, len(states))
 }
 
 // walkOf reads the stored walk of a ledger; one that has not begun stands
@@ -302,7 +302,7 @@ func (c *checkup) mirror(ctx context.Context, l *mirror.Ledger, t *evidence.Trus
 		return err
 	}
 	if t.Baseline.Origin == evidence.OriginAccepted && size > t.Walked {
-		c.ok(about, "every tile fits of %d transactions; what is of the history before the accepted incident is set aside when the walk gets there", size)
+		c.ok(about, "holds %d transactions, and every tile fits; what is of the history before the accepted incident is set aside when the walk gets there", size)
 		return nil
 	}
 	if size > t.Walked {
@@ -326,10 +326,10 @@ func (c *checkup) mirror(ctx context.Context, l *mirror.Ledger, t *evidence.Trus
 	if err != nil {
 		return nil // it was said already
 	}
-	bound := "the walk's own tree"
+	tree := "with the walk's tree"
 	want, err := walk.Root(size)
 	if errors.As(err, new(*proof.Unproven)) {
-		bound, err = "no tree, since it lags too far", nil
+		tree, err = "with no tree, since it lags too far", nil
 	} else if err == nil {
 		var got proof.Hash
 		if got, err = l.Root(size); err == nil && got != want {
@@ -339,7 +339,7 @@ func (c *checkup) mirror(ctx context.Context, l *mirror.Ledger, t *evidence.Trus
 	if err != nil {
 		return err
 	}
-	c.ok(about, "every tile fits of %d transactions, %d of them remembered, of %d that were walked; compared with %s", size, held, t.Walked, bound)
+	c.ok(about, "holds %d of %d walked transactions, and every tile fits; compared with %d remembered states and %s", size, t.Walked, held, tree)
 	return nil
 }
 
@@ -379,7 +379,7 @@ func (c *checkup) signed(l *mirror.Ledger, t *evidence.Trust) error {
 			return nil
 		}
 	}
-	c.ok(about, "%d kept states verify, and are those that are mirrored", len(states))
+	c.ok(about, "signed states kept: %d; each verifies and is as it is mirrored", len(states))
 	return nil
 }
 

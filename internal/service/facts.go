@@ -202,5 +202,16 @@ func HoldsState(root, dir string) bool {
 	return t.dir(dir, ids{}).HoldsState
 }
 
+// Exists reports whether there is such a file.
+func Exists(root, path string) bool {
+	t, err := openTree(root)
+	if err != nil {
+		return false
+	}
+	defer t.close() // nothing was written
+	_, err = t.lstat(path)
+	return err == nil
+}
+
 // Privileged reports whether this process may install services.
 func Privileged() bool { return privileged() }

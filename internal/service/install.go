@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 )
 
 // ErrNotInstalled: there is no such service.
@@ -207,9 +208,13 @@ func Uninstall(f Facts, o Options, purge bool) (Plan, error) {
 		}
 	}
 	p.add(Remove{Path: o.State})
-	if o.Guard != "" {
-		p.add(Remove{Path: o.Guard}, Remove{Path: o.Guard + ".new"})
-		if dir := parent(o.Guard); dir == parent(f.Paths.Guard) || filepath.Base(dir) == guardName {
+	// The usual place may have been in use before another one was named.
+	for _, guard := range slices.Compact([]string{o.Guard, f.Paths.Guard}) {
+		if guard == "" {
+			continue
+		}
+		p.add(Remove{Path: guard}, Remove{Path: guard + ".new"})
+		if dir := parent(guard); guard == f.Paths.Guard || filepath.Base(dir) == guardName {
 			p.add(Remove{Path: dir})
 		}
 	}

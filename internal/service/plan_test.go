@@ -78,6 +78,11 @@ func TestPlans(t *testing.T) {
 		"uninstall":         func() (Plan, error) { return Uninstall(installed, usual(), false) },
 		"uninstall-purge":   func() (Plan, error) { return Uninstall(installed, originals, true) },
 		"uninstall-nothing": func() (Plan, error) { return Uninstall(fresh(), usual(), false) },
+		"uninstall-elsewhere": func() (Plan, error) {
+			o := usual()
+			o.Guard = "/mnt/witness/guard"
+			return Uninstall(installed, o, true)
+		},
 		"uninstall-image":   func() (Plan, error) { return Uninstall(image, usual(), true) },
 		"uninstall-freebsd": func() (Plan, error) { return Uninstall(freebsd, onFreeBSD, true) },
 		"start":             func() (Plan, error) { return Control(installed, "start") },
