@@ -9,8 +9,10 @@ FROM scratch
 ARG BINARY=immuclient
 COPY --chmod=0755 ${BINARY} /usr/bin/immuclient
 COPY --chmod=0644 LICENSE /usr/share/doc/immuclient/LICENSE
-# An empty directory: a volume made here begins with its owner and mode.
+# Empty directories: a volume made there begins with its owner and mode. The
+# second is for the guard of the state, where IMMUCLIENT_STATE_GUARD names it.
 COPY --chown=65532:65532 --chmod=0700 deploy/container/state/ /var/lib/immuclient/
+COPY --chown=65532:65532 --chmod=0700 deploy/container/state/ /var/lib/immuclient-guard/
 ENV PATH=/usr/bin
 ENV IMMUCLIENT_DIR=/var/lib/immuclient
 ENV IMMUCLIENT_LOGFILE=-

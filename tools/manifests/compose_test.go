@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -26,8 +27,18 @@ func TestCompose(t *testing.T) {
 	if auditor.Image != "immuaudit:latest" || !auditor.ReadOnly || !slices.Equal(auditor.CapDrop, []string{"ALL"}) {
 		t.Errorf("%s, read-only %v, without %v", auditor.Image, auditor.ReadOnly, auditor.CapDrop)
 	}
-	if len(auditor.Volumes) != 1 || auditor.Volumes[0].Type != types.VolumeTypeVolume || auditor.Volumes[0].Target != "/var/lib/immuclient" || auditor.Volumes[0].Source == "" {
-		t.Errorf("the state lies on %+v", auditor.Volumes)
+	volumes := map[string]string{}
+	for _, v := range auditor.Volumes {
+		if v.Type != types.VolumeTypeVolume || v.Source == "" {
+			t.Errorf("something lies on %+v", v)
+		}
+		volumes[v.Target] = v.Source
+	}
+	if len(volumes) != 2 || volumes["/var/lib/immuclient"] == "" || volumes["/var/lib/immuclient"] == volumes["/var/lib/immuclient-guard"] {
+		t.Errorf("the state and its guard lie on %v", volumes)
+	}
+	if guard := auditor.Environment["IMMUCLIENT_STATE_GUARD"]; guard == nil || path.Dir(*guard) != "/var/lib/immuclient-guard" {
+		t.Errorf("the guard is %v", guard)
 	}
 	secret := auditor.Environment["IMMUCLIENT_AUDIT_PASSWORD_FILE"]
 	if secret == nil || *secret != "/run/secrets/"+auditor.Secrets[0].Source {

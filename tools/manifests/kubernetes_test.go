@@ -200,7 +200,9 @@ func TestKustomization(t *testing.T) {
 			t.Errorf("the configuration is %s", v.ConfigMap.Name)
 		}
 	}
-	volumes[set.Spec.VolumeClaimTemplates[0].Name] = true
+	for _, claim := range set.Spec.VolumeClaimTemplates {
+		volumes[claim.Name] = true
+	}
 	writable := []string{}
 	for _, m := range container.VolumeMounts {
 		if !volumes[m.Name] {
@@ -210,14 +212,14 @@ func TestKustomization(t *testing.T) {
 			writable = append(writable, m.MountPath)
 		}
 	}
-	if !slices.Equal(writable, []string{"/var/lib/immuclient"}) {
+	if !slices.Equal(writable, []string{"/var/lib/immuclient", "/var/lib/immuclient-guard"}) || len(set.Spec.VolumeClaimTemplates) != 2 {
 		t.Errorf("writable: %v", writable)
 	}
 	environ := map[string]string{}
 	for _, e := range container.Env {
 		environ[e.Name] = e.Value
 	}
-	if !strings.HasPrefix(environ["IMMUCLIENT_DIR"], writable[0]+"/") || environ["IMMUCLIENT_AUDIT_PASSWORD_FILE"] != "/run/secrets/immuaudit/password" {
+	if !strings.HasPrefix(environ["IMMUCLIENT_DIR"], writable[0]+"/") || filepath.Dir(environ["IMMUCLIENT_STATE_GUARD"]) != writable[1] || environ["IMMUCLIENT_AUDIT_PASSWORD_FILE"] != "/run/secrets/immuaudit/password" {
 		t.Errorf("%v", environ)
 	}
 }

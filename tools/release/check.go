@@ -77,7 +77,7 @@ func checkOne(name string, img v1.Image) (wrong []error) {
 		seen[f.Name] = true
 		want(f.Mode&0o7022 == 0, "%s has mode %o", f.Name, f.Mode)
 		want(f.Typeflag == tar.TypeReg || f.Typeflag == tar.TypeDir, "%s is neither file nor directory", f.Name)
-		if f.Name == "var/lib/immuclient" {
+		if f.Name == "var/lib/immuclient" || f.Name == "var/lib/immuclient-guard" {
 			want(f.Mode == 0o700 && fmt.Sprintf("%d:%d", f.Uid, f.Gid) == c.User, "%s has mode %o and owner %d:%d", f.Name, f.Mode, f.Uid, f.Gid)
 		} else {
 			want(f.Uid == 0 && f.Gid == 0, "%s has owner %d:%d", f.Name, f.Uid, f.Gid)
@@ -86,7 +86,7 @@ func checkOne(name string, img v1.Image) (wrong []error) {
 			wrong = append(wrong, checkProgram(file.Architecture, f.body)...)
 		}
 	}
-	for _, name := range []string{"usr/bin/immuclient", "var/lib/immuclient", "usr/share/doc/immuclient/LICENSE", "usr/share/doc/immuclient/immuclient.spdx.json"} {
+	for _, name := range []string{"usr/bin/immuclient", "var/lib/immuclient", "var/lib/immuclient-guard", "usr/share/doc/immuclient/LICENSE", "usr/share/doc/immuclient/immuclient.spdx.json"} {
 		want(seen[name], "%s is missing", name)
 	}
 	return wrong

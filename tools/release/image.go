@@ -22,6 +22,7 @@ const (
 	imageName  = "immuaudit"
 	program    = "/usr/bin/immuclient"
 	stateDir   = "/var/lib/immuclient"
+	guardDir   = "/var/lib/immuclient-guard"
 	monitoring = "9477/tcp"
 	// nobody's number on most systems, and nobody else's: no name needed, and
 	// Kubernetes can see that it is not root.
@@ -116,9 +117,9 @@ func buildImages(src source, out string) error {
 	return nil
 }
 
-// image is the program, its licence and the list of its parts, and a place for
-// the state that belongs to the user: a volume made there begins with its
-// owner and mode.
+// image is the program, its licence and the list of its parts, and places for
+// the state and for its guard that belong to the user: a volume made there
+// begins with its owner and mode.
 func (src source) image(p platform, file string, bill []byte) (v1.Image, error) {
 	binary, err := os.ReadFile(file)
 	if err != nil {
@@ -133,6 +134,7 @@ func (src source) image(p platform, file string, bill []byte) (v1.Image, error) 
 		{name: "usr/share/doc/immuclient/LICENSE", mode: 0o644, body: license},
 		{name: "usr/share/doc/immuclient/immuclient.spdx.json", mode: 0o644, body: bill},
 		{name: stateDir[1:] + "/", mode: 0o700, owner: userID},
+		{name: guardDir[1:] + "/", mode: 0o700, owner: userID},
 	}, src.time)
 	if err != nil {
 		return nil, err
