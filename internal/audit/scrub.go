@@ -92,6 +92,7 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 		Progress:       func(p verify.Progress) { l.looking(p.Through) },
 	})
 	g.unseen = unseen
+	l.looking(0)
 	e.settle(ctx, l, &v, &g, began)
 	if g.doubt == nil || slice.Err() != nil && ctx.Err() == nil && g.sum.Through >= from {
 		return // there is more, and it goes on at the next turn

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -66,6 +67,7 @@ type snapshot struct {
 	verdict, trusted, walked, verified, observed, lastSuccess, lastAttempt *prometheus.Desc
 	openIncidents, stale, paused, laggingTrees, calls, received, sent      *prometheus.Desc
 	mirrored, notGrowing, clockSkew                                        *prometheus.Desc
+	passes, passPosition, passEnd, contents, contentBytes, damages         *prometheus.Desc
 
 	ledgers, ledgersOmitted, serverUp, loopAt, roundsTotal, roundsInFlight *prometheus.Desc
 	callsInFlight, logins, dropped                                         *prometheus.Desc
@@ -73,7 +75,7 @@ type snapshot struct {
 }
 
 // seriesPerLedger is how many series ledger() makes of one ledger.
-const seriesPerLedger = 19
+const seriesPerLedger = 25
 
 func newSnapshot(opts Options) *snapshot {
 	original := func(name, help string) *prometheus.Desc {
@@ -105,6 +107,12 @@ func newSnapshot(opts Options) *snapshot {
 		observed:      perLedger("observed_tx", "Newest transaction the server showed."),
 		lastSuccess:   perLedger("last_success_timestamp_seconds", "When a round last ended consistent; 0 if never."),
 		lastAttempt:   perLedger("last_attempt_timestamp_seconds", "When a round was last made; 0 if never."),
+		passes:        perLedger("scrub_passes_total", "Passes over all entries and values that were finished."),
+		passPosition:  perLedger("scrub_position_tx", "Transaction that deep verification has come to."),
+		passEnd:       perLedger("scrub_last_pass_timestamp_seconds", "When a pass over all entries and values was last finished; 0 if never."),
+		contents:      perLedger("scrub_entries_total", "Entries whose value was verified, since the first pass began."),
+		contentBytes:  perLedger("scrub_value_bytes_total", "Bytes of values that were verified, since the first pass began."),
+		damages:       perLedger("damages", "Damaged entries and values in open incidents."),
 		openIncidents: perLedger("open_incidents", "Incidents that wait for an operator's decision."),
 		stale:         perLedger("stale", "1 while no verdict could be reached for longer than --audit-stale-after."),
 		notGrowing:    perLedger("not_growing", "1 while there was no new transaction for longer than --audit-expect-growth."),
@@ -141,7 +149,7 @@ func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 		s.currentRoot, s.previousRoot, s.result, s.runAt,
 		s.verdict, s.trusted, s.walked, s.verified, s.mirrored, s.observed, s.lastSuccess, s.lastAttempt,
 		s.openIncidents, s.stale, s.paused, s.laggingTrees, s.calls, s.received, s.sent,
-		s.notGrowing, s.clockSkew,
+		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages,
 		s.ledgers, s.ledgersOmitted, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
 		s.callsInFlight, s.logins, s.dropped,
 		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo,
@@ -217,6 +225,12 @@ func (s *snapshot) ledger(e emitter, l *audit.LedgerStatus, used Usage, server, 
 	e.gauge(s.lastAttempt, seconds(l.LastAttempt), server, name)
 	e.gauge(s.openIncidents, float64(l.OpenIncidents), server, name)
 	e.gauge(s.stale, truth(l.Stale), server, name)
+	e.counter(s.passes, l.Scrub.Pass, server, name)
+	e.gauge(s.passPosition, float64(cmp.Or(l.LookedAt, l.Scrub.Position)), server, name)
+	e.gauge(s.passEnd, seconds(l.Scrub.Finished), server, name)
+	e.counter(s.contents, l.Scrub.Verified, server, name)
+	e.counter(s.contentBytes, l.Scrub.Bytes, server, name)
+	e.gauge(s.damages, float64(l.Damages), server, name)
 	e.gauge(s.notGrowing, truth(l.NotGrowing), server, name)
 	e.gauge(s.clockSkew, truth(l.ClockSkew), server, name)
 	e.gauge(s.paused, truth(l.Paused || l.Retired), server, name)
