@@ -1,196 +1,199 @@
 // Checkevidence re-checks an evidence file of immuaudit with nothing but the
 // standard library and docs/evidence-format.md: checkevidence FILE
-// [SERVER-KEY.pem [AUDITOR-KEY]]. It exits with 3 if the server's key signed
-// two histories, 1 if the file proves no such thing, 2 if it was changed.
+// [SERVER-KEY.pem [AUDITOR-KEY]]. It exits with 3 if the server's key signed two
+// histories, or if it is the word of the auditor whose key was given, 1 if it is
+// that of another, 2 if it is no evidence. The testimony it does not read.
 package main
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"strings"
 )
 
-type showing struct {
-	State struct {
-		SignedBytes []byte `json:"signed_bytes"`
-		Signature   []byte
-	}
-	Path []struct {
-		By      string
-		Tx      uint64
-		Alh     hash
-		Headers [][]byte
-		Hashes  []hash
-	}
-}
-
 type body struct {
-	Version int
-	Auditor struct{ Key string }
-	Proof   *struct {
-		Key           []byte
-		Tx            uint64
-		First, Second showing
-	}
+	Version int `json:"version"`
+	Auditor struct {
+		Key     string `json:"key"`
+		Version string `json:"version"`
+	} `json:"auditor"`
+	Proof *struct {
+		Key      []byte  `json:"key"`
+		Database string  `json:"database"`
+		Tx       uint64  `json:"tx"`
+		First    showing `json:"first"`
+		Second   showing `json:"second"`
+	} `json:"proof,omitempty"`
+	Testimony json.RawMessage `json:"testimony"`
 }
 
-type hash []byte // 64 hex digits in the file
+type showing struct {
+	Alh   octets `json:"alh"`
+	State struct {
+		Database  string `json:"database"`
+		Tx        uint64 `json:"tx"`
+		Alh       octets `json:"alh"`
+		Signed    []byte `json:"signed_bytes"`
+		Signature []byte `json:"signature,omitempty"`
+		PublicKey []byte `json:"public_key,omitempty"`
+	} `json:"state"`
+	Path []struct {
+		By      string   `json:"by"`
+		Tx      uint64   `json:"tx"`
+		Alh     octets   `json:"alh"`
+		Headers [][]byte `json:"headers,omitempty"`
+		Hashes  []octets `json:"hashes,omitempty"`
+	} `json:"path,omitempty"`
+}
 
-func (h *hash) UnmarshalText(text []byte) (err error) {
-	if *h, err = hex.DecodeString(string(text)); err == nil && len(*h) != sha256.Size {
-		err = errors.New("a hash has 64 hex digits")
+type octets string // in a file always a hash, as 64 hex digits
+
+func (o octets) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", string(o)), nil }
+
+func (o *octets) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if len(b) == sha256.Size {
+		*o = octets(b)
 	}
 	return err
 }
 
 func main() {
 	args := append(os.Args, "", "", "")
-	file, err := os.ReadFile(args[1])
-	var serverKey []byte
-	if err == nil && args[2] != "" {
-		serverKey, err = os.ReadFile(args[2])
-	}
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(2)
-	}
+	file, err1 := os.ReadFile(args[1])
+	serverKey, err2 := os.ReadFile(args[2])
 	words, code := check(file, serverKey, args[3])
+	if err1 != nil || args[2] != "" && err2 != nil {
+		words, code = fmt.Sprint(err1, err2), 2
+	}
 	fmt.Println(words)
 	os.Exit(code)
 }
 
 func check(file, serverKey []byte, auditorKey string) (words string, code int) {
-	b, err := open(file, auditorKey)
+	b, err := open(file)
 	if err != nil {
-		return "not the file that the auditor signed: " + err.Error(), 2
+		return "not a file as an auditor signed it: " + err.Error(), 2
 	}
-	if b.Proof == nil {
-		return "the auditor's signature holds; what it says is its own word, for the server signed no contradiction", 1
+	words, code = "it is the word of whoever has auditor key "+b.Auditor.Key, 1
+	if auditorKey == b.Auditor.Key {
+		code = 3
 	}
-	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b.Proof.Key)
-	if err != nil {
-		return "the proof names no key: " + err.Error(), 1
+	p := b.Proof
+	if p == nil {
+		return words, code
 	}
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if block, _ := pem.Decode(serverKey); err != nil || len(serverKey) > 0 && (block == nil || !bytes.Equal(block.Bytes, der)) {
-		return "the proof is about another key than the one given", 1
+	database, err1 := p.First.follow(p.Key, p.Tx)
+	other, err2 := p.Second.follow(p.Key, p.Tx)
+	if err1 != nil || err2 != nil || p.First.Alh == p.Second.Alh || database != other || p.Database != p.First.State.Database {
+		return fmt.Sprintf("the two paths do not contradict each other (%v, %v)", err1, err2), 2
 	}
-	database, first, err1 := b.Proof.First.follow(key, b.Proof.Tx)
-	other, second, err2 := b.Proof.Second.follow(key, b.Proof.Tx)
-	if err := errors.Join(err1, err2); err != nil || !bytes.Equal(database, other) || bytes.Equal(first, second) {
-		return fmt.Sprintf("the two paths do not contradict each other (%v)", err), 1
+	// The PKIX form of a P-256 key is always this, and the point.
+	der := "0Y0\x13\x06\x07*\x86H\xce=\x02\x01\x06\x08*\x86H\xce=\x03\x01\x07\x03B\x00" + string(p.Key)
+	if block, _ := pem.Decode(serverKey); len(serverKey) > 0 && (block == nil || string(block.Bytes) != der) {
+		return "what is proven is about another key than the one given; " + words, code
 	}
 	return fmt.Sprintf("PROVEN: the holder of key SHA256:%x signed two histories of database %q:\ntransaction %d is %x, and it is %x",
-		sha256.Sum256(der), database, b.Proof.Tx, first, second), 3
+		sum(octets(der)), database, p.Tx, p.First.Alh, p.Second.Alh), 3
 }
 
-// open checks that the file is what its auditor signed: a note (Ed25519) over
-// the SHA-256 of the body, byte for byte as it stands in the file.
-func open(file []byte, auditorKey string) (*body, error) {
+// open checks that a file has the one form there is, and is what its auditor
+// signed: a note (Ed25519) over the SHA-256 of the body as it stands there.
+func open(file []byte) (*body, error) {
 	var b body
 	var outer struct {
-		Body json.RawMessage
-		Note string
+		Body json.RawMessage `json:"body"`
+		Note string          `json:"note"`
 	}
-	err := json.Unmarshal(file, &outer)
-	if err = errors.Join(err, json.Unmarshal(outer.Body, &b)); err != nil {
-		return nil, err
+	if len(file) > 64<<20 || json.Unmarshal(file, &outer) != nil || json.Unmarshal(outer.Body, &b) != nil || b.Version != 1 || written(outer) != string(file) || written(b) != string(outer.Body)+"\n" {
+		return nil, fmt.Errorf("of another version, or not in the form that is written")
 	}
-	if b.Version != 1 || auditorKey != "" && auditorKey != b.Auditor.Key {
-		return nil, errors.New("of another version, or signed by another auditor")
-	}
-	part := append(strings.SplitN(b.Auditor.Key, "+", 3), "", "") // name, hash, key
-	key, err1 := base64.StdEncoding.DecodeString(part[2])
-	text := fmt.Sprintf("immuaudit-evidence-v1\n%x\n", sha256.Sum256(outer.Body))
-	line, found := strings.CutPrefix(outer.Note, text+"\n— "+part[0]+" ")
-	signature, err2 := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(line, "\n"))
-	if !found || errors.Join(err1, err2) != nil || len(key) != 33 || key[0] != 1 || len(signature) != 68 ||
-		fmt.Sprintf("%x", signature[:4]) != part[1] || !ed25519.Verify(key[1:], []byte(text), signature[4:]) {
-		return nil, errors.New("the body was changed, or the signature")
+	part := append(strings.SplitN(b.Auditor.Key, "+", 3), "", "") // name, hash, key; 01 before the key says Ed25519
+	key, _ := base64.StdEncoding.DecodeString(part[2])
+	id := sum(octets(part[0] + "\n" + string(key)))[:4]
+	text := fmt.Sprintf("immuaudit-evidence-v1\n%x\n", sum(octets(outer.Body)))
+	line, _ := strings.CutPrefix(outer.Note, text+"\n— "+part[0]+" ")
+	sig, _ := base64.StdEncoding.DecodeString(line)
+	if len(key) != 33 || key[0] != 1 || b.Auditor.Key != fmt.Sprintf("%s+%x+%s", part[0], id, base64.StdEncoding.EncodeToString(key)) ||
+		len(sig) != 68 || octets(sig[:4]) != id || line != base64.StdEncoding.EncodeToString(sig)+"\n" || !ed25519.Verify(key[1:], []byte(text), sig[4:]) {
+		return nil, fmt.Errorf("the body was changed, or the signature")
 	}
 	return &b, nil
 }
 
+func written(v any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.Encode(v) // what cannot be written is equal to nothing
+	return b.String()
+}
+
 // follow checks the signature of the state and leads from there to tx.
-func (s *showing) follow(key *ecdsa.PublicKey, tx uint64) (database, alh []byte, err error) {
-	b := s.State.SignedBytes // u32 length || database || u64 transaction || alh
-	digest := sha256.Sum256(b)
-	if len(b) < 44 || int(binary.BigEndian.Uint32(b)) != len(b)-44 || !ecdsa.VerifyASN1(key, digest[:], s.State.Signature) {
-		return nil, nil, errors.New("the state is not signed by the key")
+func (s *showing) follow(point []byte, tx uint64) (database string, err error) {
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	signed, text, at, alh := octets(s.State.Signed), s.State.Database, s.State.Tx, s.State.Alh
+	// In text, what is not fit to be printed is replaced.
+	database = strings.TrimSuffix(string(signed[min(4, len(signed)):]), string(u64(at)+alh))
+	if err != nil || signed != u64(uint64(len(database)))[4:]+octets(database)+u64(at)+alh || !ecdsa.VerifyASN1(key, []byte(sum(signed)), s.State.Signature) ||
+		text != database && !strings.ContainsRune(text, '\uFFFD') {
+		return "", fmt.Errorf("the state is not what the key signed (%v)", err)
 	}
-	at, alh := binary.BigEndian.Uint64(b[len(b)-40:]), b[len(b)-32:]
 	for _, step := range s.Path {
-		if len(step.Alh) != sha256.Size || step.Tx == 0 || step.Tx >= at {
-			return nil, nil, errors.New("a step does not lead back")
-		}
-		end := []byte(step.Alh) // followed from its end, the step must lead to alh
-		switch {
-		case step.By == "linear" && uint64(len(step.Hashes)) == at-step.Tx:
+		end, n, ok := step.Alh, at-step.Tx, step.Tx > 0 && step.Tx < at // followed from its end, it must lead to alh
+		switch headers, hashes := uint64(len(step.Headers)), uint64(len(step.Hashes)); {
+		case step.By == "linear" && headers == 0 && hashes == n:
 			for i, inner := range step.Hashes {
-				end = sum(binary.BigEndian.AppendUint64(nil, step.Tx+1+uint64(i)), end, inner)
+				end = sum(u64(step.Tx+1+uint64(i)) + end + inner)
 			}
-		case step.By == "headers" && uint64(len(step.Headers)) == at-step.Tx:
+		case step.By == "headers" && headers == n && hashes == 0:
 			for i, h := range step.Headers {
-				if len(h) < 124 || binary.BigEndian.Uint64(h) != step.Tx+1+uint64(i) || !bytes.Equal(h[8:40], end) {
-					return nil, nil, errors.New("a header does not follow the one before")
-				}
-				end = sum(h[:40], sum(h[40:]))
+				ok, end = ok && len(h) >= 124 && octets(h[:40]) == u64(step.Tx+1+uint64(i))+end, alhOf(h)
 			}
-		case step.By == "inclusion" && len(step.Headers) == 1 && len(step.Headers[0]) >= 124:
+		case step.By == "inclusion" && headers == 1:
 			h := step.Headers[0]
-			if binary.BigEndian.Uint64(h) != at || !included(step.Tx, h[len(h)-40:], sum([]byte{0}, end), step.Hashes) {
-				return nil, nil, errors.New("the transaction is not in the tree")
-			}
-			end = sum(h[:40], sum(h[40:]))
+			ok, end = ok && len(h) >= 124 && octets(h[:8]) == u64(at) && included(step.Tx, h[len(h)-40:], sum("\x00"+end), step.Hashes), alhOf(h)
 		default:
-			return nil, nil, errors.New("an unknown step")
+			ok = false
 		}
-		if !bytes.Equal(end, alh) {
-			return nil, nil, fmt.Errorf("a step does not belong to transaction %d", at)
+		if !ok || end != alh {
+			return "", fmt.Errorf("a step does not lead back from transaction %d", at)
 		}
 		at, alh = step.Tx, step.Alh
 	}
-	if at != tx {
-		return nil, nil, fmt.Errorf("the path ends at transaction %d, not %d", at, tx)
+	if at == 0 || at != tx || alh != s.Alh {
+		err = fmt.Errorf("the path leads to transaction %d, not as it says", at)
 	}
-	return b[4 : len(b)-40], alh, nil
+	return database, err
 }
 
-// included follows an audit path (RFC 9162 §2.1.3.2); transaction n is leaf n−1.
-// tree is u64 size || root, with which a header ends.
-func included(tx uint64, tree, at []byte, path []hash) bool {
+// included follows the audit path of leaf tx−1 in the RFC 6962 tree u64 size ||
+// root: both sides occur below where it meets the last leaf's, left ones above.
+func included(tx uint64, tree []byte, at octets, path []octets) bool {
 	index, last := tx-1, binary.BigEndian.Uint64(tree)-1
-	if index > last || last+1 == 0 {
+	both := bits.Len64(index ^ last)
+	if index > last || last+1 == 0 || len(path) != both+bits.OnesCount64(index>>both) {
 		return false
 	}
-	for ; len(path) > 0 && last > 0; path = path[1:] {
-		p := path[0]
-		if index&1 == 0 && index != last {
-			at = sum([]byte{1}, at, p)
-		} else {
-			at = sum([]byte{1}, p, at)
-			for index&1 == 0 && index != 0 {
-				index, last = index>>1, last>>1
-			}
+	for i, p := range path {
+		if i >= both || index>>i&1 == 1 {
+			p, at = at, p
 		}
-		index, last = index>>1, last>>1
+		at = sum("\x01" + at + p)
 	}
-	return last == 0 && len(path) == 0 && bytes.Equal(at, tree[8:])
+	return at == octets(tree[8:])
 }
 
-func sum(parts ...[]byte) []byte {
-	s := sha256.Sum256(bytes.Join(parts, nil))
-	return s[:]
-}
+func alhOf(h []byte) octets { n := min(40, len(h)); return sum(octets(h[:n]) + sum(octets(h[n:]))) }
+func u64(n uint64) octets   { return octets(binary.BigEndian.AppendUint64(nil, n)) }
+func sum(o octets) octets   { s := sha256.Sum256([]byte(o)); return octets(s[:]) }
