@@ -211,7 +211,7 @@ func cut(s string, limit int) string {
 // run_at is RFC 3339 with as many digits of a second as there are, in UTC; a
 // state that there is none of is null; an unsigned state has an empty signature
 // and public_key. sequence is the number of the commit that stored the event,
-// left out where it was not stored: it grows with run_at, unless the auditor's
+// left out where it was not stored. It grows with time, unless the auditor's
 // state was rolled back or begun anew.
 type notification struct {
 	Username string      `json:"username"`
