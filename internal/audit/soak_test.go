@@ -108,6 +108,10 @@ func (s *soak) connect() {
 	s.must(err)
 	s.t.Cleanup(func() { client.Close() })
 	s.opts.Server = client
+	s.opts.Deep = audit.Deep{Source: client, NewValues: s.rnd.IntN(3) == 0}
+	if s.rnd.IntN(3) > 0 {
+		s.opts.Deep.Every = 100 * time.Millisecond
+	}
 }
 
 // adopt lets the auditor read a database.
@@ -407,6 +411,20 @@ func (s *soak) happen() {
 	}
 }
 
+// verifyAll looks at every entry and value: nothing was ever damaged.
+func (s *soak) verifyAll() {
+	s.t.Helper()
+	e, err := audit.New(s.t.Context(), s.opts)
+	s.must(err)
+	for _, db := range s.alive() {
+		e.Walk(s.t.Context(), db)
+		sum, rep, err := e.Verify(s.t.Context(), db, audit.Verification{})
+		if err != nil || rep.Verdict != evidence.Consistent || sum.Tally.Damages() > 0 || sum.Clean != sum.To {
+			s.t.Errorf("%s: verified %+v: %+v, %v", db, sum, rep, err)
+		}
+	}
+}
+
 // heal ends all trouble; then every ledger must soon be consistent up to its
 // newest transaction, and what was deleted gets an operator's decision.
 func (s *soak) heal() {
@@ -443,6 +461,7 @@ func (s *soak) heal() {
 	if missing != "" {
 		s.t.Errorf("after all trouble ended, with a walk limit of %d:\n%s", s.opts.WalkLimit, missing)
 	}
+	s.verifyAll()
 	s.remembered()
 	for _, inc := range s.incidents() {
 		trust := s.trust(inc.Name.Database)
