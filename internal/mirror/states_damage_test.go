@@ -369,6 +369,17 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("%d: got %v", i, err)
 		}
 	}
+	// Should one of them forget to ask, no step is taken all the same.
+	c := m.vol.change(map[string]bool{})
+	_, err = c.append("file", nil, 0, nil)
+	for i, err := range []error{
+		err, c.put("file.new", "file", nil), c.rename(l.folder, "folder"), c.link(l.at("head"), "file"), c.mkdir("folder"), c.folders("folder"),
+		m.vol.remove(l.at("head")), m.vol.clear(l.folder), m.vol.cut(l.at("head"), 0), m.vol.syncFile(l.at("head")),
+	} {
+		if !errors.Is(err, ErrReadOnly) {
+			t.Errorf("step %d: got %v", i, err)
+		}
+	}
 	finished(t, m)
 	if err := os.Remove(l.file("tile/0/001.p/44")); err != nil {
 		t.Fatal(err)

@@ -391,6 +391,7 @@ func TestStatesAside(t *testing.T) {
 	m = opened(t, dir, unsynced)
 	l = ledgerOf(t, m, moved)
 	same(t, statesOf(t, l), append(all[:2:2], fork, last))
+	witnessed(t, l, last) // is known already
 	folder := l.folder
 	if err := m.SetAside(moved); err != nil {
 		t.Fatal(err)
