@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -229,9 +230,9 @@ func (l *liar) change(r record, q question, said proto.Message, err error) (prot
 	case opIdentity:
 		l.touched++
 		if r.arg < 128 {
-			return said, l.ledger.SetUUID(fmt.Sprintf("server %d", r.arg))
+			return said, cmp.Or(err, l.ledger.SetUUID(fmt.Sprintf("server %d", r.arg)))
 		}
-		return said, grpc.SetHeader(q.ctx, map[string][]string{"immudb-uuid": {strings.Repeat("x", int(r.arg))}})
+		return said, cmp.Or(err, grpc.SetHeader(q.ctx, map[string][]string{"immudb-uuid": {strings.Repeat("x", int(r.arg))}}))
 	}
 	if err != nil {
 		return said, err
@@ -370,7 +371,7 @@ func (r record) rewrite(m protoreflect.Message, f protoreflect.FieldDescriptor) 
 		r.rewriteList(m.Mutable(f).List(), f)
 	case f.Message() != nil:
 		if r.op == opFill {
-			m.Mutable(f)
+			m.Set(f, m.NewField(f))
 		}
 	default:
 		m.Set(f, r.rewriteValue(f, m.Get(f)))

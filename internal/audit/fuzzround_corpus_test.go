@@ -157,11 +157,11 @@ func seeds() []seed {
 		{"other proof", prove, after(do(opOther, verifiableTx, "", 1, 4)), "undetermined malformed"},
 	}
 	for call := range calls {
-		whole := []op{opRefuse, opScramble}
+		steps := []op{opRefuse, opScramble}
 		if call <= verifiableTx {
-			whole = []op{opRefuse, opScramble, opReplay, opOther}
+			steps = []op{opRefuse, opScramble, opReplay, opOther}
 		}
-		for _, o := range whole {
+		for _, o := range steps {
 			if call == currentState && o == opOther {
 				continue // it asks about nothing
 			}
@@ -171,6 +171,7 @@ func seeds() []seed {
 	}
 	number := []op{opClear, opFill, opFlip, opNumber, opNear, opSplice}
 	text := []op{opClear, opFill, opFlip, opExtend, opShorten, opSplice}
+	whole := []op{opClear, opFill, opSplice}
 	several := []op{opClear, opFill, opExtend, opShorten, opRepeat, opSwap, opOmit, opSplice}
 	for _, field := range [...]struct {
 		call  int
@@ -179,7 +180,8 @@ func seeds() []seed {
 		ops   []op
 	}{
 		{currentState, "txHash", walk, text}, {currentState, "txId", prove | watching, number}, {currentState, "signature.signature", walk | signing, text},
-		{txScan, "txs", walk, several}, {txScan, "txs.0.header.blTxId", walk | lagging, number}, {txScan, "txs.1.header.nentries", 0, number[:5]}, {txScan, "txs.1.header.ts", walk, number},
+		{txScan, "txs.0.header", walk, whole}, {verifiableTx, "dualProof", prove, whole}, {verifiableTx, "dualProof.sourceTxHeader", prove, whole},
+		{verifiableTx, "dualProof.linearProof", prove, whole}, {txScan, "txs", walk, several}, {txScan, "txs.0.header.blTxId", walk | lagging, number}, {txScan, "txs.1.header.nentries", 0, number[:5]}, {txScan, "txs.1.header.ts", walk, number},
 		{txScan, "txs.2.header.prevAlh", watching, text}, {txScan, "txs.0.header.metadata.extra", walk, text[1:5]},
 		{verifiableTx, "dualProof.targetTxHeader.blRoot", prove, text}, {verifiableTx, "dualProof.consistencyProof", byProof, several},
 		{verifiableTx, "dualProof.linearProof.TargetTxId", prove | lagging, number}, {verifiableTx, "dualProof.linearProof.terms", prove | lagging, several},
