@@ -61,7 +61,7 @@ const (
 	// sureGone transactions in a row must have lost all their values before
 	// whole pages before a recorded truncation are judged by some of their
 	// transactions.
-	sureGone = 1024
+	sureGone = 512
 	probes   = 8
 
 	// headerPage is how many headers a call asks for, and maxBeyond how many

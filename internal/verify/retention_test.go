@@ -167,7 +167,7 @@ func TestRetainedBefore(t *testing.T) {
 // of its transactions, and where it ends nothing is overlooked.
 func TestLeap(t *testing.T) {
 	t.Parallel()
-	const n, before, left = 4000, 3702, 3655
+	const n, before, left = 2500, 2302, 2255
 	g := newRig(t, ledger.Config{HeaderVersion: 1})
 	g.fill(n)
 	g.truncate(before)
@@ -179,19 +179,19 @@ func TestLeap(t *testing.T) {
 			}
 		}
 		h.SetValue(left+1, 0, []byte("\x00damage"))
-		h.Tx(2000).Entries = h.Tx(2000).Entries[:1]
+		h.Tx(1500).Entries = h.Tx(1500).Entries[:1]
 	})
 	s := &counting{Source: g.client}
 	o := g.options()
 	o.Source = s
 	sum, err := g.verify(o)
-	if err != nil || len(sum.Damages) != 2 || sum.Damages[0].Tx != 2000 || sum.Damages[0].Kind != "entries" || sum.Damages[1].Tx != left+1 || sum.Damages[1].Kind != "value" {
+	if err != nil || len(sum.Damages) != 2 || sum.Damages[0].Tx != 1500 || sum.Damages[0].Kind != "entries" || sum.Damages[1].Tx != left+1 || sum.Damages[1].Kind != "value" {
 		t.Fatalf("%v: %+v", err, sum.Damages)
 	}
-	if got, want := sum.Total().Truncated, values(1, left)-values(2000, 2001); got != want {
+	if got, want := sum.Total().Truncated, values(1, left)-values(1500, 1501); got != want {
 		t.Errorf("%d truncated, want %d", got, want)
 	}
-	if calls := s.all(); calls > 6*1024+3000 {
+	if calls := s.all(); calls > 6*512+1000 {
 		t.Errorf("%d calls", calls)
 	} else {
 		t.Logf("%d calls for %d transactions", calls, n)
