@@ -216,7 +216,8 @@ func (d directory) adopt(f *os.File) error {
 	return nil
 }
 
-// exclusively runs f while no other process makes a state in this directory.
+// exclusively runs f while no other process makes a state in this directory, or
+// replaces its guard.
 func (d directory) exclusively(ctx context.Context, f func() error) error {
 	dir, err := os.Open(d.path)
 	if err != nil {
@@ -234,7 +235,7 @@ func (d directory) exclusively(ctx context.Context, f func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return &Error{Kind: ErrBusy, Path: d.path, What: "another process is making a state here", Err: ctx.Err(), Next: "wait for it and try again"}
+			return &Error{Kind: ErrBusy, Path: d.path, What: "another process is making a state or a guard here", Err: ctx.Err(), Next: "wait for it and try again"}
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -277,11 +278,11 @@ func (p *place) gone(dir string) error {
 		dir = absolute
 	}
 	return &Error{Kind: ErrGone, Path: dir,
-		What: fmt.Sprintf("the state that the guard %s witnessed at change %d, on %s, is not there", p.path, p.found.sequence, day(p.found.written)),
+		What: fmt.Sprintf("the state that the guard %s witnessed at change %d, on %s, is not there", p.path, p.found.sequence, when(p.found.written)),
 		Next: "restore the newest copy of the whole directory; to begin anew, with no memory of what was proven, " + p.forget()}
 }
 
-func day(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func when(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // standing is all that a guard witnesses, at one commit.
 type standing struct {
@@ -307,19 +308,20 @@ func (s *Store) readStanding(ctx context.Context) (standing, error) {
 		if err != nil {
 			return err
 		}
-		var name evidence.Name
-		var state proof.State
-		var alh []byte
-		for rows.Next() {
+		return each(rows, func(rows *sql.Rows) error {
+			var name evidence.Name
+			var state proof.State
+			var alh sql.RawBytes
 			if err := rows.Scan(&name.Server, &name.Database, &state.TxID, &alh); err != nil {
-				return errors.Join(err, rows.Close())
+				return misshapen(s.path, "ledger", err)
 			}
-			if copy(state.Alh[:], alh) != len(alh) || len(alh) != len(state.Alh) {
-				return errors.Join(broken(s.path, "ledger", name), rows.Close())
+			if len(alh) != len(state.Alh) {
+				return broken(s.path, "ledger", name)
 			}
+			copy(state.Alh[:], alh)
 			now.proven[name] = state
-		}
-		return rows.Err()
+			return nil
+		})
 	})
 	return now, err
 }
@@ -412,11 +414,11 @@ func (p *place) judge(g *guard, now *standing, path string) error {
 		return p.foreign()
 	case g.sequence > now.commits:
 		return &Error{Kind: ErrRolledBack, Path: path,
-			What: fmt.Sprintf("it is at change %d, and %d behind what the guard %s witnessed on %s", now.commits, g.sequence-now.commits, p.path, day(g.written)),
+			What: fmt.Sprintf("it is at change %d, and %d behind what the guard %s witnessed on %s", now.commits, g.sequence-now.commits, p.path, when(g.written)),
 			Next: "restore the newest copy of the whole directory; to go on with this older copy, forgetting what was proven since, " + p.forget()}
 	case g.sequence == now.commits && (g.ledgers != len(now.proven) || g.hash != now.hash()):
 		return &Error{Kind: ErrEdited, Path: path,
-			What: fmt.Sprintf("at change %d the guard %s witnessed, on %s, other records than are there", g.sequence, p.path, day(g.written)),
+			What: fmt.Sprintf("at change %d the guard %s witnessed, on %s, other records than are there", g.sequence, p.path, when(g.written)),
 			Next: "find out who can write there, and restore the whole directory from one backup; to go on with what was made of it, " + p.forget()}
 	}
 	return nil

@@ -225,7 +225,7 @@ func TestGuardRefuses(t *testing.T) {
 			if err == nil {
 				finish(t, s)
 			}
-			says := strings.NewReplacer("DIR", dir, "GUARD", guard(dir), "TIME", day(was.written)).Replace(test.says)
+			says := strings.NewReplacer("DIR", dir, "GUARD", guard(dir), "TIME", when(was.written)).Replace(test.says)
 			if refused(t, err, test.kind); says != "" && err.Error() != says {
 				t.Errorf("it says\n%s\nwant\n%s", err, says)
 			}
