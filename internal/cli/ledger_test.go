@@ -105,7 +105,7 @@ func (s *testServer) write(database string, n int) error {
 // do carries out one verb of the stories' ledger command.
 func (s *testServer) do(out io.Writer, verb string, args ...string) error {
 	want := map[string]int{
-		"write": 2, "create": 1, "delete": 1, "name": 2, "unload": 1, "load": 1, "snapshot": 2, "restore": 2, "empty": 1, "leaf": 2,
+		"write": 2, "create": 1, "delete": 1, "name": 2, "unload": 1, "load": 1, "snapshot": 2, "restore": 2, "empty": 1, "leaf": 2, "value": 3,
 		"state": 1, "sign": 1, "uuid": 1, "user": 4, "revoke": 2, "restart": 0, "stop": 0, "resume": 0,
 	}
 	n, known := want[verb]
@@ -178,6 +178,12 @@ func (s *testServer) change(out io.Writer, verb string, args []string) error {
 			return err
 		}
 		return db.Tamper(func(h *ledger.History) { h.SetLeaf(tx, [32]byte{1}) })
+	case "value": // bytes in the data files, the chain untouched
+		tx, err := strconv.ParseUint(args[1], 10, 64)
+		if err != nil {
+			return err
+		}
+		return db.Tamper(func(h *ledger.History) { h.SetValue(tx, 0, []byte("\x00"+args[2])) })
 	case "state":
 		tx, alh := db.State()
 		fmt.Fprintf(out, "%d %x\n", tx, alh)

@@ -200,8 +200,10 @@ func (p *printer) verified(v verification, s *verify.Summary) {
 		b.WriteString("\n\n")
 		table(&b, s)
 	}
-	for _, d := range s.Damages {
-		fmt.Fprintf(&b, "\n%s", finding(d.Finding))
+	for _, d := range s.Damages { // those of an open incident are named above
+		if !slices.ContainsFunc(v.Findings, func(f evidence.Finding) bool { return f.Tx == d.Tx && f.Key == d.Where.Key }) {
+			fmt.Fprintf(&b, "\naccepted before: %s", finding(d.Finding))
+		}
 	}
 	if more := s.Tally.Damages(); more > uint64(len(s.Damages)) {
 		fmt.Fprintf(&b, "\nand %d more", more-uint64(len(s.Damages)))
