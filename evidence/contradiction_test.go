@@ -2,7 +2,6 @@ package evidence_test
 
 import (
 	"crypto/sha256"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -248,75 +247,6 @@ func TestInclusionOfEveryLeaf(t *testing.T) {
 					t.Fatalf("leaf %d of %d as number %d: %v", tx, size, place, err)
 				}
 			}
-		}
-	}
-}
-
-// Nobody can frame an honest server: whatever is made up around the states it
-// signed, they contradict nothing.
-func TestNobodyIsFramed(t *testing.T) {
-	t.Parallel()
-	key := newServerKey(t, 7)
-	b, lie := new(book).commit(20, "true"), new(book).commit(5, "true").commit(15, "false")
-	states := []proof.SignedState{key.state(t, "db", b, 0), key.state(t, "db", b, 7), key.state(t, "db", b, 12), key.state(t, "db", b, 20)}
-	chance := rand.New(rand.NewPCG(1, 2))
-	hash := func() proof.Hash {
-		return []proof.Hash{{}, proof.EmptyAlh(), lie.headers[chance.IntN(20)].Alh(), b.headers[chance.IntN(20)].Alh(), lie.leaves[chance.IntN(20)]}[chance.IntN(5)]
-	}
-	list := func(list []proof.Hash) []proof.Hash {
-		list = slices.Clone(list)
-		switch at := chance.IntN(len(list) + 1); chance.IntN(4) {
-		case 0:
-			list = slices.Insert(list, at, hash())
-		case 1:
-			list = list[:at]
-		case 2:
-			if at < len(list) {
-				list[at] = hash()
-			}
-		}
-		return list
-	}
-	header := func(h proof.Header) proof.Header {
-		switch chance.IntN(8) {
-		case 0:
-			h.PrevAlh = hash()
-		case 1:
-			h.BlRoot = hash()
-		case 2:
-			h.BlTxID = chance.Uint64N(h.ID)
-		case 3:
-			h.ID = 1 + chance.Uint64N(25)
-		case 4:
-			h.Version ^= 1
-		case 5:
-			return lie.headers[h.ID-1]
-		}
-		return h
-	}
-	for range 1500 {
-		m := incident(evidence.Fork)
-		m.Trusted, m.Observed, m.States = states[1], states[3], states
-		for range 3 {
-			source := 1 + chance.Uint64N(19)
-			target := source + 1 + chance.Uint64N(20-source)
-			p := []*book{b, lie}[chance.IntN(2)].dual(source, target)
-			p.Source, p.Target = header(p.Source), header(p.Target)
-			p.Inclusion, p.LastInclusion, p.Linear.Terms = list(p.Inclusion), list(p.LastInclusion), list(p.Linear.Terms)
-			if chance.IntN(3) == 0 {
-				p.TargetBlTxAlh = hash()
-			}
-			if chance.IntN(3) == 0 {
-				p.Advance = &proof.AdvanceProof{Terms: []proof.Hash{hash(), hash(), hash()}, Inclusions: [][]proof.Hash{list(p.Inclusion), list(p.LastInclusion)}}
-			}
-			if chance.IntN(3) == 0 {
-				p.Linear.SourceTxID = chance.Uint64N(22)
-			}
-			m.Proofs = append(m.Proofs, p)
-			m.Headers = append(m.Headers, header(b.headers[chance.IntN(20)]), lie.headers[chance.IntN(20)])
-		}
-		if c := evidence.FindContradiction(&m); c != nil {
-			t.Fatalf("framed: %+v", c)
 		}
 	}
 }

@@ -56,6 +56,7 @@ func TestRoundTrip(t *testing.T) {
 	m.States = []proof.SignedState{key.state(t, "other\x00db\xff", new(book), 0)}
 	m.Proofs[0].Advance = &proof.AdvanceProof{Terms: []proof.Hash{{1}, {2}}, Inclusions: [][]proof.Hash{{{3}}}}
 	m.Divergence.Key, m.Divergence.KeyText = "006b", "k"
+	m.Damaged = []evidence.Damaged{{Tx: 3}, {Tx: 4, Header: &m.Headers[1], Key: []byte("\x00k"), Committed: proof.Hash{1}, Received: []byte("v"), Size: 2}}
 	f, err := evidence.Build(m)
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +106,9 @@ func TestBuildBoundsEverything(t *testing.T) {
 		m.Proofs = append(m.Proofs, big)
 	}
 	m.Proofs = append(m.Proofs, nil, &proof.DualProof{})
+	for range 200 {
+		m.Damaged = append(m.Damaged, evidence.Damaged{Tx: 1, Header: &h, Key: make([]byte, 2048), Committed: proof.Hash{1}, Received: make([]byte, 1<<20)})
+	}
 	m.ServerKey = make([]byte, 10_000)
 	m.Observed = proof.SignedState{DB: "db", State: proof.State{TxID: 4}, Signature: make([]byte, 1<<20)}
 	m.Divergence = &evidence.Divergence{Key: strings.Repeat("00", 1<<20), KeyText: long}
@@ -213,10 +217,11 @@ func FuzzParse(f *testing.F) {
 	signer := newAuditor(f, 9)
 	m, _ := forked(f)
 	m.Proofs[0].Advance = &proof.AdvanceProof{Terms: []proof.Hash{{1}, {2}}, Inclusions: [][]proof.Hash{{{3}}}}
+	m.Damaged = []evidence.Damaged{{Tx: 3, Header: &m.Headers[0], Key: []byte("\x00k"), Committed: proof.Hash{1}, Received: []byte("v"), Size: 2}}
 	bodies := [][]byte{body(encoded(f, m, signer)), body(encoded(f, incident(evidence.Vanished), signer))}
 	for i, b := range bodies {
 		f.Add(i == 0, uint16(0), uint16(0), []byte(nil))
-		for _, word := range []string{`"tx":`, `"alh":`, `"headers":`, `"path":`, `"incident":`, `"time":`, `"detail":`, `"signed_bytes":`, `"inclusions":`, `"version":`} {
+		for _, word := range []string{`"tx":`, `"alh":`, `"headers":`, `"path":`, `"incident":`, `"time":`, `"detail":`, `"signed_bytes":`, `"inclusions":`, `"version":`, `"header":`, `"size":`, `"committed":`, `"received":`, `"first_bad_tx":`, `"last_good_tx":`} {
 			if at := bytes.LastIndex(b, []byte(word)); at >= 0 {
 				for _, with := range []string{"", "1", "-1", "9223372036854775808", `""`, "null", "[]", "{}", `"\u0000"`} {
 					f.Add(i == 0, uint16(at+len(word)), uint16(1), []byte(with))

@@ -50,8 +50,9 @@ func (d disk) write(dir string, f *File, signer Signer) (path string, err error)
 	return path, nil
 }
 
-// settle gives the path of the file that stands: the first one of its stem, or
-// else, or where it is to be a further one, the content, put there; fs.ErrExist if its name is taken by another.
+// settle gives the path of the file that stands: the first one of its stem, if
+// there is one and it need not be a further one, else the content, put there;
+// fs.ErrExist if its name is taken by another.
 func (d disk) settle(dir, stem string, content []byte, further bool) (path string, err error) {
 	if err := d.makeDir(dir); err != nil {
 		return "", err
@@ -61,11 +62,8 @@ func (d disk) settle(dir, stem string, content []byte, further bool) (path strin
 		return "", err
 	}
 	for _, e := range entries {
-		if further {
-			break
-		}
 		// Kinds are prefixes of each other: value, value-missing.
-		if sum, ok := strings.CutPrefix(e.Name(), stem); ok && isSum(sum) && e.Type().IsRegular() && whole(filepath.Join(dir, e.Name())) {
+		if sum, ok := strings.CutPrefix(e.Name(), stem); ok && !further && isSum(sum) && e.Type().IsRegular() && whole(filepath.Join(dir, e.Name())) {
 			// It may be there without being durable: whoever put it there
 			// may have died at the last step, or failed.
 			return filepath.Join(dir, e.Name()), d.syncDir(dir)

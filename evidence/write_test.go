@@ -46,6 +46,16 @@ func TestRecord(t *testing.T) {
 	if again, err := evidence.Record(dir, m, signer); err != nil || again != path {
 		t.Errorf("%s, %v", again, err)
 	}
+	// Unless more was found since; what was found twice is there once.
+	m.Further = true
+	further, err := evidence.Record(dir, m, signer)
+	if err != nil || further == path {
+		t.Errorf("%s, %v", further, err)
+	}
+	if again, err := evidence.Record(dir, m, signer); err != nil || again != further {
+		t.Errorf("%s, %v", again, err)
+	}
+	m.Further = false
 	// Another kind, another incident: other files. value is no value-missing.
 	m.Kind = evidence.ValueMissing
 	missing, err := evidence.Record(dir, m, signer)
@@ -61,7 +71,7 @@ func TestRecord(t *testing.T) {
 		t.Error(err)
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 4 {
+	if err != nil || len(entries) != 5 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
