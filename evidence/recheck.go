@@ -182,6 +182,12 @@ func (o *Outcome) testify(keyGiven bool) {
 	}
 	say("The auditor whose key you gave, %s, says that on %s it found ledger %s of server %s tampered with: %s (incident %s).", name,
 		f.At.Format(time.RFC3339), strconv.QuoteToASCII(f.Name.Database), strconv.QuoteToASCII(f.Name.Server), f.Kind, f.Incident)
+	switch c := f.Channel; {
+	case c.Certificate != "":
+		say("It reached the server by %s; the server's certificate has the SHA-256 %s.", c.Transport, c.Certificate)
+	case c.Transport != "":
+		say("It reached the server by %s.", c.Transport)
+	}
 	for _, x := range f.Findings {
 		say("%s, check %s%s%s%s", x.Kind, x.Check, at(x.Tx), differs(x.Want, x.Got), sentence(x.Detail))
 	}

@@ -53,6 +53,27 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
+// How the auditor reached the server is part of what it says.
+func TestChannelIsTold(t *testing.T) {
+	t.Parallel()
+	auditor := newAuditor(t, 9)
+	for want, c := range map[string]evidence.Channel{
+		"":                                    {},
+		"It reached the server by plaintext.": {Transport: "plaintext"},
+		"It reached the server by tls; the server's certificate has the SHA-256 aabb.": {Transport: "tls", Certificate: "aabb"},
+	} {
+		m := incident(evidence.Rollback)
+		m.Channel = c
+		o, err := evidence.Recheck(encoded(t, m, auditor), evidence.RecheckOptions{AuditorKey: auditor.VerifierKey()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Join(o.Testimony, "\n"); !strings.Contains(said, want) || want == "" && strings.Contains(said, "reached") {
+			t.Errorf("%+v: %s", c, said)
+		}
+	}
+}
+
 func TestRecheckRefuses(t *testing.T) {
 	t.Parallel()
 	m, _ := forked(t)

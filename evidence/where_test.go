@@ -144,7 +144,7 @@ func TestChecksInOrder(t *testing.T) {
 		"check 5, alh, held: wanted aa, got bb (which does not fit)",
 		"check 6, linear, failed: wanted aa, got aa (which does not fit)",
 	}
-	if got := o.Testimony[2:]; !slices.Equal(got, want) {
+	if got := o.Testimony[3:]; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 }
