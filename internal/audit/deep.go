@@ -24,8 +24,7 @@ type Deep struct {
 	// Neither: one pass, and what is committed after it.
 	Every      time.Duration
 	ScrubBytes int64
-	// BytesPerSecond bounds all reading of contents but that of passes that
-	// are slower anyway; 0 does not.
+	// BytesPerSecond bounds all reading of contents; 0 does not.
 	BytesPerSecond int64
 	// MessageBytes is the most the server may send at once, MemoryBytes what
 	// may be held at a time; 0 are the defaults of package verify.
@@ -41,6 +40,7 @@ type glance struct {
 	sum     verify.Summary
 	damages []verify.Damage // without those that were accepted
 	doubt   *doubt
+	ended   bool // its time was over; it goes on where it stopped
 }
 
 // clean is how far from the beginning of the range all of it held.
@@ -67,9 +67,14 @@ func (g *glance) clean() uint64 {
 // database before and after.
 func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted []proof.State, o verify.Options) glance {
 	d, db := &e.o.Deep, v.trust.Name.Database
+	// Memory is for all that look at a time.
+	if err := e.deep.Acquire(ctx, 1); err != nil {
+		return glance{from: from, sum: verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}, doubt: doubtOf(err)}
+	}
+	defer e.deep.Release(1)
 	o.Source, o.Database, o.Trusted, o.From, o.To = d.Source, db, trusted, from, to
 	o.Export, o.Retained = d.Export, v.trust.Scrub.Retained
-	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes
+	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes/deepPerServer
 	o.Confirm = func(ctx context.Context, look func(context.Context) error) error {
 		return e.namedRightly(ctx, db, look)
 	}

@@ -22,10 +22,6 @@ func (e *Engine) keepVerifying(ctx context.Context) {
 		}
 		e.work.Go(func() {
 			defer l.verifying.Store(false)
-			if e.deep.Acquire(ctx, 1) != nil {
-				return
-			}
-			defer e.deep.Release(1)
 			e.scrub(ctx, l)
 		})
 	}
@@ -88,7 +84,7 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	slice, cancel := context.WithTimeout(ctx, deepSlice)
 	defer cancel()
 	g := e.lookInto(slice, &v, from, to, v.bindings(), verify.Options{
-		BytesPerSecond: rate,
+		BytesPerSecond: rate / deepPerServer,
 		Progress:       func(p verify.Progress) { l.looking(p.Through) },
 	})
 	g.unseen = unseen
