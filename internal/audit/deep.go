@@ -72,6 +72,9 @@ func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted
 		return glance{from: from, sum: verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}, doubt: doubtOf(err)}
 	}
 	defer e.deep.Release(1)
+	// No longer than a slice, once it is its turn.
+	slice, cancel := context.WithTimeout(ctx, deepSlice)
+	defer cancel()
 	o.Source, o.Database, o.Trusted, o.From, o.To = d.Source, db, trusted, from, to
 	o.Export, o.Retained = d.Export, v.trust.Scrub.Retained
 	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes/deepPerServer
@@ -81,8 +84,8 @@ func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted
 	if m := v.past.verified(); m != nil {
 		o.Mirror = m
 	}
-	sum, err := verify.Run(ctx, o)
-	g := glance{from: from, sum: sum}
+	sum, err := verify.Run(slice, o)
+	g := glance{from: from, sum: sum, ended: slice.Err() != nil && ctx.Err() == nil && sum.Through >= from}
 	for _, damage := range sum.Damages {
 		if !accepted(v.trust.Accepted, &damage) {
 			g.damages = append(g.damages, damage)

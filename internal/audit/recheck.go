@@ -50,8 +50,6 @@ func (e *Engine) recheck(ctx context.Context, l *ledger, v *view, now time.Time)
 
 // soundAgain reports whether every transaction that an incident names holds.
 func (e *Engine) soundAgain(ctx context.Context, v *view, inc *evidence.Incident) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, deepSlice)
-	defer cancel()
 	done := map[uint64]bool{}
 	for _, f := range inc.Findings {
 		if done[f.Tx] || f.Tx == 0 || f.Tx > v.trust.Walked {

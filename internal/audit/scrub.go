@@ -81,16 +81,14 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	if !unseen && e.o.Deep.ScrubBytes > 0 {
 		rate = e.o.Deep.ScrubBytes
 	}
-	slice, cancel := context.WithTimeout(ctx, deepSlice)
-	defer cancel()
-	g := e.lookInto(slice, &v, from, to, v.bindings(), verify.Options{
+	g := e.lookInto(ctx, &v, from, to, v.bindings(), verify.Options{
 		BytesPerSecond: rate / deepPerServer,
 		Progress:       func(p verify.Progress) { l.looking(p.Through) },
 	})
 	g.unseen = unseen
 	l.looking(0)
 	e.settle(ctx, l, &v, &g, began)
-	if g.doubt == nil || slice.Err() != nil && ctx.Err() == nil && g.sum.Through >= from {
+	if g.doubt == nil || g.ended {
 		return // there is more, and it goes on at the next turn
 	}
 	l.mu.Lock()

@@ -82,9 +82,8 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 			}
 		}
 		began := time.Now()
-		slice, cancel := context.WithTimeout(ctx, deepSlice)
 		before := total.Tally
-		g := e.lookInto(slice, &v, at, end, v.bindings(), verify.Options{
+		g := e.lookInto(ctx, &v, at, end, v.bindings(), verify.Options{
 			BytesPerSecond: e.o.Deep.BytesPerSecond,
 			Progress: func(p verify.Progress) {
 				if o.Progress != nil {
@@ -94,8 +93,6 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 				}
 			},
 		})
-		ended := slice.Err() != nil && ctx.Err() == nil
-		cancel()
 		g.unseen = at <= v.trust.Scrub.Settled+1 && g.sum.Through > v.trust.Scrub.Settled
 		total.Tally.Add(g.sum.Tally)
 		total.Damages = append(total.Damages, g.sum.Damages[:min(len(g.sum.Damages), evidence.MaxFindings-len(total.Damages))]...)
@@ -116,7 +113,7 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 		switch {
 		case ctx.Err() != nil:
 			return total, e.standing(l, g.doubt), &verify.Stopped{At: total.Through + 1, Err: context.Cause(ctx)}
-		case g.doubt != nil && len(g.sum.Unread) == 0 && !(ended && g.sum.Through >= at):
+		case g.doubt != nil && len(g.sum.Unread) == 0 && !g.ended:
 			return total, e.standing(l, g.doubt), &verify.Stopped{At: g.sum.Through + 1, Err: g.doubt}
 		}
 		at = g.sum.Through + 1
