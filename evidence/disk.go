@@ -49,7 +49,6 @@ const temporary = ".new-"
 // all; fs.ErrExist if the name is taken. Nothing is ever replaced.
 func (d disk) publish(path string, content []byte) error {
 	dir := filepath.Dir(path)
-	d.sweep(dir)
 	defer lockShared(dir)()
 	var f *os.File
 	err := d.take(deed{op: "create", path: dir}, func() (err error) {

@@ -42,6 +42,7 @@ func (k *Key) VerifierKey() string { return k.verifier }
 // LoadOrCreateKey reads the auditor's key from its state directory, and makes
 // one where there is none. Two processes that do so at once get the same key.
 func LoadOrCreateKey(dir string) (*Key, error) {
+	disk{}.sweep(dir) // what is left over may be a copy of the key
 	path := filepath.Join(dir, keyFile)
 	k, err := loadKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {

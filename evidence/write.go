@@ -57,6 +57,7 @@ func (d disk) settle(dir, stem string, content []byte, further bool) (path strin
 	if err := d.makeDir(dir); err != nil {
 		return "", err
 	}
+	d.sweep(dir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err

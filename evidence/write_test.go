@@ -127,6 +127,13 @@ func TestKey(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	// Whoever died in between leaves a copy, until the next one comes.
+	if err := os.Link(path, filepath.Join(dir, ".new-7")); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := evidence.LoadOrCreateKey(dir); err != nil || k.Created {
+		t.Errorf("%+v, %v", k, err)
+	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
