@@ -111,7 +111,8 @@ func (l *look) fill(ctx context.Context, parts []part) error {
 			p := &parts[done]
 			done++
 			if h.Alh() != p.alh {
-				return errRestless
+				l.doubt(h.ID, &p.alh)
+				return nil
 			}
 			if q := l.filled(h, entries, p); q != nil {
 				asks = append(asks, q)
@@ -167,7 +168,7 @@ func (l *look) filled(h *proof.Header, entries []proof.ExportedEntry, p *part) *
 		l.doubt(h.ID, &p.alh)
 		return nil
 	}
-	q := newInquiry(l.r, copied(h, entries))
+	q := l.inquire(copied(h, entries))
 	q.had(seen, p.bytes)
 	return q
 }
@@ -209,38 +210,56 @@ func (l *look) resolve(ctx context.Context, s suspect) (*inquiry, error) {
 	case kind.ends():
 		return nil, err
 	case kind == fine:
-		if s.alh == nil || t.header.Alh() != *s.alh {
+		if s.alh == nil {
 			return nil, errRestless
 		}
+		if got := t.header.Alh(); got != *s.alh {
+			return l.another(&t.header, *s.alh)
+		}
 		if root, err := t.root(&l.tree); err != nil || len(t.entries) != int(t.header.NEntries) || root != t.header.EH {
-			q := newInquiry(l.r, &committed{header: t.header})
+			q := l.inquire(&committed{header: t.header})
 			q.tally.Unlisted++
-			q.damages = append(q.damages, wrongEntries(&t.header, root, len(t.entries)))
+			q.damages = append(q.damages, l.r.wrongEntries(&t.header, root, len(t.entries)))
 			return q, nil
 		}
-		q := newInquiry(l.r, t)
+		q := l.inquire(t)
 		return q, q.run(ctx)
 	case kind == damaged || kind == gone:
 		return l.unlisted(ctx, s, err)
 	}
-	q := newInquiry(l.r, &committed{header: proof.Header{ID: s.tx}})
+	q := l.inquire(&committed{header: proof.Header{ID: s.tx}})
 	q.unread = err
+	return q, nil
+}
+
+// another is a transaction of which the server shows another header than a
+// moment ago.
+func (l *look) another(h *proof.Header, want proof.Hash) (*inquiry, error) {
+	if !l.closely {
+		return nil, errRestless
+	}
+	q := l.inquire(&committed{header: *h})
+	q.tally.Headers++
+	q.damages = append(q.damages, l.r.wrongHeader(h.ID, h, want, h.Alh(), "accumulative linear hash: the server shows two headers of one transaction"))
 	return q, nil
 }
 
 // unlisted is a transaction whose entries the server says it cannot read.
 func (l *look) unlisted(ctx context.Context, s suspect, cause error) (*inquiry, error) {
-	q := newInquiry(l.r, &committed{header: proof.Header{ID: s.tx}})
+	q := l.inquire(&committed{header: proof.Header{ID: s.tx}})
 	list, err := l.r.headers(ctx, s.tx, 1)
 	switch kind := troubleOf(err); {
 	case kind.ends():
 		return nil, err
 	case len(list) > 0 && list[0].ID == s.tx:
-		if s.alh == nil || list[0].Alh() != *s.alh {
+		if s.alh == nil {
 			return nil, errRestless
 		}
+		if list[0].Alh() != *s.alh {
+			return l.another(&list[0], *s.alh)
+		}
 		q.tally.Unlisted++
-		q.damages = append(q.damages, noEntries(s.tx, &list[0], cause))
+		q.damages = append(q.damages, l.r.noEntries(s.tx, &list[0], cause))
 	case kind == damaged || kind == gone:
 		q.tally.Headers++
 		q.damages = append(q.damages, noHeader(s.tx, err))

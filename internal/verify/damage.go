@@ -25,10 +25,11 @@ type Damage struct {
 	// none.
 	Header *proof.Header
 	// Entry is the entry as the header commits to it, for values; its HValue
-	// is the digest that no value was found for.
+	// is the digest that no value was found for. Nil where more of them were
+	// found already than can be kept.
 	Entry *proof.Entry
 	// Received is the wrong value, at most its first 64 KiB of Size bytes; nil
-	// where none came.
+	// where none came, or more were kept already than can be.
 	Received []byte
 	Size     int
 }
@@ -40,8 +41,8 @@ func place(tx uint64, key []byte) evidence.Divergence {
 	if len(key) == 0 {
 		return d
 	}
-	d.Key = hex.EncodeToString(key)
-	if text := string(key[1:]); printable(text) {
+	d.Key = hex.EncodeToString(key[:min(len(key), maxKeptKey)])
+	if text := string(key[1:]); len(key) <= maxKeptKey && printable(text) {
 		d.KeyText = text
 	}
 	return d
@@ -63,24 +64,41 @@ func said(err error) string {
 	return text
 }
 
-// keep copies what a damage must hold on to: everything it was given lies in an
-// answer that is about to be forgotten.
-func (d *Damage) keep(h *proof.Header, e *proof.Entry) {
-	if h != nil {
-		c := *h
-		c.Metadata.Extra = append([]byte(nil), h.Metadata.Extra...)
-		d.Header = &c
-	}
-	if e != nil {
+// hold copies what a damage holds on to: what it was given may lie in an answer
+// that is about to be forgotten.
+func (r *run) hold(d *Damage, h *proof.Header, e *proof.Entry) {
+	d.Header = ownHeader(h)
+	if e != nil && r.room(len(e.Key)) {
 		c := *e
 		c.Key = append([]byte(nil), e.Key...)
 		d.Entry = &c
 	}
 }
 
+func ownHeader(h *proof.Header) *proof.Header {
+	if h == nil {
+		return nil
+	}
+	c := *h
+	c.Metadata.Extra = append([]byte(nil), h.Metadata.Extra...)
+	return &c
+}
+
+// keep copies what can be kept of a wrong value.
+func (r *run) keep(value []byte) []byte {
+	value = value[:min(len(value), maxKeptValue)]
+	if !r.room(len(value)) {
+		return nil
+	}
+	return append([]byte{}, value...)
+}
+
+// room reports whether so many more bytes may be kept.
+func (r *run) room(n int) bool { return r.kept.Add(int64(n)) <= maxKept }
+
 // wrongValue is a value that does not hash to what the entry commits to.
 // Of size bytes, some are at hand.
-func wrongValue(h *proof.Header, e *proof.Entry, value []byte, size int, hash proof.Hash) Damage {
+func (r *run) wrongValue(h *proof.Header, e *proof.Entry, value []byte, size int, hash proof.Hash) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: hash.String(),
@@ -90,12 +108,12 @@ func wrongValue(h *proof.Header, e *proof.Entry, value []byte, size int, hash pr
 		Received: value,
 		Size:     size,
 	}
-	d.keep(h, e)
+	r.hold(&d, h, e)
 	return d
 }
 
 // unreadableValue is a value that the server says is damaged.
-func unreadableValue(h *proof.Header, e *proof.Entry, cause error) Damage {
+func (r *run) unreadableValue(h *proof.Header, e *proof.Entry, cause error) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "unreadable",
@@ -103,13 +121,13 @@ func unreadableValue(h *proof.Header, e *proof.Entry, cause error) Damage {
 		},
 		Where: place(h.ID, e.Key),
 	}
-	d.keep(h, e)
+	r.hold(&d, h, e)
 	return d
 }
 
 // missingValue is a value that is not there, with no record that retention
 // removed it.
-func missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
+func (r *run) missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.ValueMissing, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "missing",
@@ -117,7 +135,7 @@ func missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
 		},
 		Where: place(h.ID, e.Key),
 	}
-	d.keep(h, e)
+	r.hold(&d, h, e)
 	return d
 }
 
@@ -131,7 +149,7 @@ func someOf(d Damage, n int) Damage {
 }
 
 // wrongEntries is a listing that is not what the header commits to.
-func wrongEntries(h *proof.Header, got proof.Hash, n int) Damage {
+func (r *run) wrongEntries(h *proof.Header, got proof.Hash, n int) Damage {
 	detail := "the entries listed are not those that the header commits to"
 	if uint64(n) != uint64(h.NEntries) {
 		detail = fmt.Sprintf("%d entries are listed where the header commits to %d", n, h.NEntries)
@@ -140,12 +158,12 @@ func wrongEntries(h *proof.Header, got proof.Hash, n int) Damage {
 		Finding: evidence.Finding{Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: h.ID, Want: h.EH.String(), Got: got.String(), Detail: detail},
 		Where:   place(h.ID, nil),
 	}
-	d.keep(h, nil)
+	r.hold(&d, h, nil)
 	return d
 }
 
 // noEntries is a transaction whose entries the server says it cannot read.
-func noEntries(tx uint64, h *proof.Header, cause error) Damage {
+func (r *run) noEntries(tx uint64, h *proof.Header, cause error) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: tx, Got: "unreadable",
@@ -156,13 +174,13 @@ func noEntries(tx uint64, h *proof.Header, cause error) Damage {
 	if h != nil {
 		d.Want = h.EH.String()
 	}
-	d.keep(h, nil)
+	r.hold(&d, h, nil)
 	return d
 }
 
 // wrongHeader is a header that is not the remembered one; want is a hash of the
 // remembered one, and got that of the one shown, of the same sort.
-func wrongHeader(tx uint64, h *proof.Header, want, got proof.Hash, sort string) Damage {
+func (r *run) wrongHeader(tx uint64, h *proof.Header, want, got proof.Hash, sort string) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
 			Kind: evidence.Header, Check: string(proof.CheckAlh), Tx: tx, Want: want.String(), Got: got.String(),
@@ -170,7 +188,7 @@ func wrongHeader(tx uint64, h *proof.Header, want, got proof.Hash, sort string) 
 		},
 		Where: place(tx, nil),
 	}
-	d.keep(h, nil)
+	r.hold(&d, h, nil)
 	return d
 }
 
@@ -188,7 +206,7 @@ func noHeader(tx uint64, cause error) Damage {
 
 // named is an entry by its key, for a person.
 func named(key []byte) string {
-	text := string(key[1:])
+	text := string(key[1:min(len(key), maxKeptKey)])
 	if !printable(text) {
 		text = hex.EncodeToString(key[1:])
 	} else {

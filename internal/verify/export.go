@@ -57,7 +57,10 @@ func (q *inquiry) export(ctx context.Context) error {
 	})
 	switch troubleOf(err) {
 	case fine:
-		return q.exported(x)
+		if !q.exported(x) {
+			q.unread = errors.New("its export is not what the server lists of it")
+		}
+		return nil
 	case slow, final:
 		if ctx.Err() != nil {
 			return err
@@ -73,16 +76,18 @@ func (q *inquiry) export(ctx context.Context) error {
 	return nil
 }
 
-// exported takes the values of an export.
-func (q *inquiry) exported(x *proof.Export) error {
+// exported takes the values of an export, if it is one of this transaction.
+func (q *inquiry) exported(x *proof.Export) bool {
 	if x.Header.Alh() != q.header.Alh() || len(x.Entries) != len(q.entries) {
-		return errRestless
+		return false
+	}
+	for i := range x.Entries {
+		if !bytes.Equal(x.Entries[i].Key, q.entries[i].Key) {
+			return false
+		}
 	}
 	for i := range x.Entries {
 		e := &x.Entries[i]
-		if !bytes.Equal(e.Key, q.entries[i].Key) || e.Metadata != q.entries[i].Metadata && x.Framing != proof.FramingPlain {
-			return errRestless
-		}
 		f := &q.fates[i]
 		switch {
 		case f.what == verified || f.what == counted || f.what == wrong:
@@ -92,10 +97,10 @@ func (q *inquiry) exported(x *proof.Export) error {
 			q.verified(i, len(e.Value))
 		default:
 			f.what, f.hash, f.size = wrong, e.HValue, len(e.Value)
-			f.value = append([]byte{}, e.Value[:min(len(e.Value), maxKeptValue)]...)
+			f.value = q.r.keep(e.Value)
 		}
 	}
-	return nil
+	return true
 }
 
 // oldServer is whether the server is older than 1.2.3, and lists all entries

@@ -19,6 +19,8 @@ type inquiry struct {
 	entries []proof.Entry
 	fates   []fate // by entry
 
+	closely bool // what contradicts itself is believed to
+
 	failed error        // why the listing of all kinds failed, if it did
 	errs   [kinds]error // why there is no listing of this kind of entry
 	listed [kinds]bool  // there is one
@@ -81,7 +83,7 @@ func (q *inquiry) had(seen []bool, bytes [kinds]uint64) {
 
 // run asks, and judges what came.
 func (q *inquiry) run(ctx context.Context) error {
-	if err := q.ask(ctx); err != nil {
+	if err := q.ask(ctx); err != nil || q.tally.Headers > 0 {
 		return err
 	}
 	truncated, err := q.truncated(ctx)
@@ -103,7 +105,7 @@ func (q *inquiry) ask(ctx context.Context) error {
 		case q.r.o.Export:
 			err = q.export(ctx)
 		}
-		if err == nil {
+		if err == nil && q.tally.Headers == 0 {
 			err = q.byKey(ctx)
 		}
 		// Before 1.2.3 there is no truncation that an export could come to
@@ -116,9 +118,19 @@ func (q *inquiry) ask(ctx context.Context) error {
 			return err
 		}
 	}
-	if q.r.o.Export && q.left(all) {
+	if q.r.o.Export && q.left(all) && q.tally.Headers == 0 {
 		return q.export(ctx)
 	}
+	return nil
+}
+
+// other is shown another header of the transaction than a moment ago.
+func (q *inquiry) other(h *proof.Header) error {
+	if !q.closely {
+		return errRestless
+	}
+	q.tally = Tally{Headers: 1}
+	q.damages = []Damage{q.r.wrongHeader(h.ID, h, q.header.Alh(), h.Alh(), "accumulative linear hash: the server shows two headers of one transaction")}
 	return nil
 }
 
@@ -174,13 +186,15 @@ func (q *inquiry) byKind(ctx context.Context) error {
 		}
 		_, err := q.r.list(ctx, q.header.ID, 1, []byte{prefix}, func(h *proof.Header, entries []proof.ExportedEntry) error {
 			if h.Alh() != q.header.Alh() {
-				return errRestless
+				return q.other(h)
 			}
 			q.match(entries)
 			q.listed[k] = true
 			return nil
 		})
 		switch kind := troubleOf(err); {
+		case q.tally.Headers > 0:
+			return nil
 		case kind == fine && !q.listed[k]:
 			return errRestless
 		case kind.ends() || errors.Is(err, errRestless):
@@ -220,7 +234,7 @@ func (q *inquiry) take(i int, value []byte) {
 		f.what, f.cause = empty, errNoValue
 	default:
 		f.what, f.hash, f.size = wrong, hash, len(value)
-		f.value = append([]byte{}, value[:min(len(value), maxKeptValue)]...)
+		f.value = q.r.keep(value)
 	}
 }
 
@@ -290,6 +304,6 @@ func (q *inquiry) takeOne(i int, stored [][]byte) {
 		}
 	}
 	if len(stored) > 0 {
-		q.take(i, append([]byte{}, stored[0]...))
+		q.take(i, stored[0])
 	}
 }

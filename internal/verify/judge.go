@@ -22,17 +22,17 @@ func (q *inquiry) decide(truncated bool) {
 			c.Expired++
 		case wrong:
 			c.Damaged++
-			q.damages = append(q.damages, wrongValue(q.header, e, f.value, f.size, f.hash))
+			q.damages = append(q.damages, q.r.wrongValue(q.header, e, f.value, f.size, f.hash))
 		case unreadable:
 			c.Damaged++
-			q.damages = append(q.damages, unreadableValue(q.header, e, f.cause))
+			q.damages = append(q.damages, q.r.unreadableValue(q.header, e, f.cause))
 		case lost:
 			if truncated {
 				c.Truncated++
 				continue
 			}
 			c.Missing++
-			q.damages = append(q.damages, missingValue(q.header, e, said(f.cause)))
+			q.damages = append(q.damages, q.r.missingValue(q.header, e, said(f.cause)))
 		default:
 			open[k] = append(open[k], i)
 		}
@@ -93,10 +93,10 @@ func (q *inquiry) unseen(k Kind, list []int, truncated bool) {
 		c.Unseen += uint64(len(list))
 		return
 	case trouble == damaged:
-		q.oneOf(c, &c.Damaged, list, unreadableValue(q.header, e, cause))
+		q.oneOf(c, &c.Damaged, list, q.r.unreadableValue(q.header, e, cause))
 		return
 	case trouble == gone:
-		q.oneOf(c, &c.Missing, list, missingValue(q.header, e, said(cause)))
+		q.oneOf(c, &c.Missing, list, q.r.missingValue(q.header, e, said(cause)))
 		return
 	case trouble != fine:
 		c.Unseen += uint64(len(list))
@@ -110,10 +110,10 @@ func (q *inquiry) unseen(k Kind, list []int, truncated bool) {
 			c.Unseen++
 		case q.fates[i].what == empty:
 			c.Damaged++
-			q.damages = append(q.damages, wrongValue(q.header, e, nil, 0, proof.EmptyAlh()))
+			q.damages = append(q.damages, q.r.wrongValue(q.header, e, nil, 0, proof.EmptyAlh()))
 		default:
 			c.Missing++
-			q.damages = append(q.damages, missingValue(q.header, e, "the server leaves the entry out of its listing although it has not expired"))
+			q.damages = append(q.damages, q.r.missingValue(q.header, e, "the server leaves the entry out of its listing although it has not expired"))
 		}
 	}
 }

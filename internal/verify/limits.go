@@ -42,14 +42,19 @@ const (
 	// maxLoose runs of headers wait to be bound at a time, where the server's
 	// do not chain. With more of them it is no history any more, and they are
 	// given up.
-	maxLoose = 1000
+	maxLoose = 100
 
 	// expirySkew is how far the server's clock may be ahead of this one: so
 	// much earlier may an entry have expired there.
 	expirySkew = 10 * time.Minute
 
-	// maxKeptValue bounds the bytes of a wrong value that are kept.
+	// maxKeptValue bounds the bytes of a wrong value that are kept, maxKept
+	// those of all values and keys that a run keeps.
 	maxKeptValue = 64 << 10
+	maxKept      = 16 << 20
+	// maxKeptKey bounds a key that is named: immudb's own are at most half as
+	// long.
+	maxKeptKey = 2 << 10
 	// maxKeptText bounds a server's words that are kept.
 	maxKeptText = 256
 

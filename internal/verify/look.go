@@ -38,6 +38,13 @@ type piece struct {
 	retained  uint64   // newest truncation that these headers record
 }
 
+// inquire begins an inquiry into a transaction.
+func (l *look) inquire(t *committed) *inquiry {
+	q := newInquiry(l.r, t)
+	q.closely = l.closely
+	return q
+}
+
 func (p *piece) damage(list ...Damage) {
 	p.damages = append(p.damages, list[:min(len(list), evidence.MaxFindings-len(p.damages))]...)
 }
@@ -172,9 +179,7 @@ func (l *look) link(h *proof.Header) *piece {
 	}
 	p.retained = max(p.retained, covers(h))
 	if l.closely {
-		var d Damage
-		d.keep(h, nil)
-		p.header = d.Header
+		p.header = ownHeader(h)
 	}
 	return p
 }
@@ -295,7 +300,7 @@ func (l *look) unvalued(h *proof.Header, entries []proof.ExportedEntry, bytes [k
 	for i := range entries {
 		seen[i] = sha256.Sum256(entries[i].Value) == entries[i].HValue
 	}
-	q := newInquiry(l.r, copied(h, entries))
+	q := l.inquire(copied(h, entries))
 	q.had(seen, bytes)
 	return q
 }
@@ -312,7 +317,7 @@ func (l *look) alone(ctx context.Context, tx uint64, cause error) error {
 			l.doubt(tx, &p.alh)
 			return nil
 		}
-		q := newInquiry(l.r, t)
+		q := l.inquire(t)
 		q.failed = cause
 		return l.settle(ctx, q)
 	}

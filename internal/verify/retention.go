@@ -158,7 +158,7 @@ func (l *look) forgone(h *proof.Header, entries []proof.ExportedEntry) {
 		l.doubt(h.ID, &p.alh)
 		return
 	}
-	q := newInquiry(l.r, t)
+	q := l.inquire(t)
 	for i := range q.fates {
 		if f := &q.fates[i]; f.what == pending && kindOf(t.entries[i].Key).listed() {
 			f.what = lost

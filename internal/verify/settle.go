@@ -107,7 +107,7 @@ func (s *settler) giveUp(ctx context.Context, next *piece, believed bool) error 
 				return err
 			}
 			t.Headers, t.Loose = 1, n-1
-			s.found(wrongHeader(p.to, p.header, next.prev, p.alh, "accumulative linear hash, which the next transaction names"))
+			s.found(s.r.wrongHeader(p.to, p.header, next.prev, p.alh, "accumulative linear hash, which the next transaction names"))
 		}
 		s.sum.Tally.add(&t)
 		s.unclean(p.from)
@@ -127,9 +127,7 @@ func (s *settler) look(ctx context.Context, p *piece) error {
 		case len(list) == 0 || list[0].ID != p.to || list[0].Alh() != p.alh:
 			return errRestless
 		}
-		var d Damage
-		d.keep(&list[0], nil)
-		p.header = d.Header
+		p.header = ownHeader(&list[0])
 		return nil
 	})
 }
@@ -159,7 +157,7 @@ func (s *settler) bad(p *piece) {
 	s.sum.Tally.add(&Tally{Transactions: p.tally.Transactions, Empty: p.tally.Empty, Unread: p.tally.Unread, Headers: p.tally.Transactions})
 	follows := s.lastBad != nil && s.lastBad.to+1 == p.from && s.lastBad.alh == p.prev
 	if !follows {
-		d := wrongHeader(p.to, p.header, p.want, proof.LeafHash(p.alh), "leaf hash")
+		d := s.r.wrongHeader(p.to, p.header, p.want, proof.LeafHash(p.alh), "leaf hash")
 		if s.last > 0 && s.last+1 == p.from {
 			d.Where.LastGoodTx = s.last
 		}

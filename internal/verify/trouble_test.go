@@ -140,9 +140,11 @@ func TestConnections(t *testing.T) {
 			g := newRig(t, ledger.Config{HeaderVersion: 1}, func(o *wire.Options) { o.CallTimeout = time.Second })
 			g.fill(2000)
 			g.remember()
+			ctx, cancel := context.WithCancel(t.Context())
 			var once sync.Once
 			var group sync.WaitGroup
 			defer group.Wait()
+			defer cancel()
 			strike := func() {
 				s, known := attack.Find(name)
 				if !known {
@@ -158,15 +160,16 @@ func TestConnections(t *testing.T) {
 				}
 				before := g.client.Stats().Calls["TxScan"]
 				group.Go(func() { // until it was felt
-					for g.client.Stats().Calls["TxScan"] < before+5 && t.Context().Err() == nil {
+					for g.client.Stats().Calls["TxScan"] < before+5 && ctx.Err() == nil {
 						<-time.After(5 * time.Millisecond)
 					}
 					g.layer.Clear()
 				})
 			}
 			o := g.options()
+			o.MessageBytes = 16 << 10 // many small pages
 			o.Progress = func(verify.Progress) { once.Do(strike) }
-			sum, err := verify.Run(t.Context(), o)
+			sum, err := verify.Run(ctx, o)
 			if err != nil || sum.Clean != 2000 || sum.Tally.Damages() > 0 {
 				t.Errorf("%v: %+v", err, sum)
 			}
@@ -338,7 +341,7 @@ func TestConfirm(t *testing.T) {
 // have taken values there is none.
 func TestExportHangs(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, ledger.Config{HeaderVersion: 1}, func(o *wire.Options) { o.CallTimeout = time.Second })
+	g := newRig(t, ledger.Config{HeaderVersion: 1}, func(o *wire.Options) { o.CallTimeout = 2 * time.Second })
 	document := func(key string) ledger.Entry {
 		return ledger.Entry{Key: []byte("\x03" + key), Value: []byte("document"), Raw: true}
 	}

@@ -45,6 +45,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 
 	"immuaudit/proof"
 )
@@ -176,6 +177,7 @@ type run struct {
 	old     oldServer
 	exports exporting
 	believe believer
+	kept    atomic.Int64 // bytes of damages
 }
 
 func newRun(o Options) (*run, error) {
