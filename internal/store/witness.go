@@ -11,7 +11,8 @@ import (
 
 const (
 	// guardPause is the least time from one replacement of the guard to the
-	// next: it costs two syncs.
+	// next: one costs two syncs and, where 10,000 ledgers have moved on, 10 ms
+	// of a processor.
 	guardPause = time.Second
 	// guardClose bounds how long Close waits for a guard on a disk that hangs.
 	guardClose = 5 * time.Second
