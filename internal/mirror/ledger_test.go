@@ -186,7 +186,7 @@ func TestBeyond(t *testing.T) {
 	_, err7 := l.Consistency(1, 301)
 	_, err8 := l.LeafHashes(0, 1)
 	_, err9 := l.LeafHashes(300, 2)
-	_, err10 := l.LeafHashes(1<<63, 1)
+	_, err10 := l.LeafHashes(1<<64-1, 2)
 	_, err11 := l.Subtree(0, 300)
 	_, err12 := l.Subtree(8, 1)
 	_, err13 := l.Subtree(9, 0)

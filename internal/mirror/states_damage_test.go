@@ -131,6 +131,21 @@ func TestDamagedStates(t *testing.T) {
 	}
 }
 
+// TestSkipLongLine: the bisection comes to an end where a line is longer than
+// any state.
+func TestSkipLongLine(t *testing.T) {
+	t.Parallel()
+	data := []byte(strings.Repeat("x", chunk+1) + "\n")
+	for tx := uint64(10); tx < 1000; tx++ {
+		w := signed(orders, tx, 1)
+		data = appendLine(data, &w)
+	}
+	b := &backward{f: bytes.NewReader(data), at: int64(len(data))}
+	if err := b.skip(b.at, 5); err != nil || b.at != chunk+2 {
+		t.Errorf("goes on at %d of %d, %v", b.at, len(data), err)
+	}
+}
+
 // TestUnreadableStates: what cannot be told from a torn line, but is too long
 // for one, and what nobody has made there, stops Witness. Truncate heals.
 func TestUnreadableStates(t *testing.T) {

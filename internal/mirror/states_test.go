@@ -115,6 +115,10 @@ func TestLine(t *testing.T) {
 	if got, err := parseLine([]byte(want)); err != nil || !is(w)(got) {
 		t.Errorf("got %v, %v", got, err)
 	}
+	w.State.Signature = nil
+	if _, err := parseLine(appendLine(nil, &w)); err == nil {
+		t.Error("a state without a signature is read")
+	}
 	w.State.DB, w.At = strings.Repeat("\xff", maxName), time.Unix(maxUnix, 0)
 	w.State.TxID, w.State.Signature, w.State.PublicKey = maxTx, make([]byte, maxSignature), make([]byte, maxSignature)
 	line := appendLine(nil, &w)
