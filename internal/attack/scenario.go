@@ -71,6 +71,8 @@ type Expectation struct {
 	// Deep: only those see it who check every entry and value; to others the
 	// ledger is consistent.
 	Deep bool
+	// Export: only those see it who export transactions to verify them.
+	Export bool
 	// Alert: something about it calls for an alert and proves nothing, so the
 	// verdict is not about it.
 	Alert bool
@@ -112,7 +114,7 @@ func (e Expectation) String() string {
 	for _, note := range [...]struct {
 		on   bool
 		text string
-	}{{e.DualOnly, "by dual proof"}, {e.WalkOnly, "by walk"}, {e.Deep, "deep verification"}, {e.Alert, "and an alert"}} {
+	}{{e.DualOnly, "by dual proof"}, {e.WalkOnly, "by walk"}, {e.Deep, "deep verification"}, {e.Export, "by export"}, {e.Alert, "and an alert"}} {
 		if note.on {
 			s += ", " + note.text
 		}

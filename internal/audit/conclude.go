@@ -15,7 +15,7 @@ import (
 // Nothing is trusted, and no verdict given on the strength of it, before it is
 // on disk.
 func (e *Engine) conclude(ctx context.Context, l *ledger, v *view, out outcome, began time.Time) evidence.Report {
-	if len(out.findings) > 0 && !v.has(evidence.Worst(out.findings)) {
+	if kind := evidence.Worst(out.findings); len(out.findings) > 0 && (!v.has(kind) || v.owes(kind) && time.Since(l.saved()) >= saveEvery) {
 		// Before the record is locked: the server may take its time.
 		e.investigate(ctx, v, &out)
 	}
@@ -243,6 +243,10 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		}
 		grown := kind.AboutData() && e.extend(v, &open[i], out)
 		if wasAgreed && !kind.AboutData() || grown || now.Sub(l.saved()) >= saveEvery {
+			if open[i].EvidenceError != "" && out.investigated && !grown { // the disk may be well again
+				open[i].EvidenceError = ""
+				e.testify(v, &open[i], out)
+			}
 			c.Incidents = []evidence.Incident{open[i]}
 		}
 		if (len(c.Incidents) > 0 || len(c.Deliveries) > 0) && !l.isUnsaved() {

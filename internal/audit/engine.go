@@ -67,8 +67,9 @@ type Options struct {
 	Version string
 	Channel func() evidence.Channel
 
-	// Mirror gives the mirror of a ledger; nil keeps none.
-	Mirror func(evidence.Name) (Mirror, error)
+	// Mirror gives the mirror of a ledger, an empty one where it is to be
+	// anew: what there was is set aside. Nil keeps none.
+	Mirror func(name evidence.Name, anew bool) (Mirror, error)
 
 	// Deep verifies the contents of transactions.
 	Deep Deep
@@ -243,7 +244,7 @@ func (e *Engine) add(database string) *ledger {
 	l := &ledger{name: evidence.Name{Server: e.o.Name, Database: database}, walk: e.nowhere}
 	l.trust.Name = l.name
 	if e.o.Mirror != nil && e.walkRate != nil {
-		l.past = &mirrored{open: func() (Mirror, error) { return e.o.Mirror(l.name) }}
+		l.past = &mirrored{open: func(anew bool) (Mirror, error) { return e.o.Mirror(l.name, anew) }}
 	}
 	l.paused = !e.wanted(database)
 	e.ledgers[database] = l

@@ -40,10 +40,11 @@ type outcome struct {
 	scrubbed   *glance
 	unverified bool
 	// What the investigation of the findings brought to light.
-	divergence *evidence.Divergence
-	material   evidence.Material
-	behind     bool // found by the background walk, not by a round
-	loose      bool // walk stands where nothing binds it to what is proven yet
+	investigated bool
+	divergence   *evidence.Divergence
+	material     evidence.Material
+	behind       bool // found by the background walk, not by a round
+	loose        bool // walk stands where nothing binds it to what is proven yet
 }
 
 func (o *outcome) add(f evidence.Finding) { o.findings = addFinding(o.findings, f) }

@@ -35,7 +35,6 @@ const (
 // against a model of the ledger. Its corpus is made by TestRoundSeeds.
 func FuzzRound(f *testing.F) {
 	a := newArena(f)
-	a.alone = true
 	wants := map[string]seed{}
 	for _, s := range seeds() {
 		wants[string(s.script().bytes())] = s
@@ -74,12 +73,12 @@ func (p *performance) expect(s seed) {
 	})
 }
 
-// arena is where scripts are played, one after the other.
+// arena is where scripts are played, one after the other, and nothing else: it
+// counts goroutines and memory.
 type arena struct {
 	liar   *liar
 	models map[byte]*model
-	alone  bool // nothing else runs in this process
-	idle   int  // goroutines before the script under way
+	idle   int // goroutines before the script under way
 
 	dir    string
 	memory *store.Store
@@ -96,6 +95,7 @@ func newArena(tb testing.TB) *arena {
 			tb.Error(err)
 		}
 	})
+	runtime.GC() // of what other tests left
 	return a
 }
 
@@ -243,14 +243,12 @@ func (p *performance) leave() {
 	}
 	p.engine, p.client = nil, nil
 	p.liar.with(func(s *show) { s.logins = 0 })
-	if !p.alone {
-		return
-	}
-	for end := time.Now().Add(time.Millisecond); runtime.NumGoroutine() > p.idle && time.Now().Before(end); {
-		runtime.Gosched()
-	}
-	if runtime.NumGoroutine() > p.idle {
-		poll(p.t, fmt.Sprintf("%d goroutines end", runtime.NumGoroutine()-p.idle), func() bool { return runtime.NumGoroutine() <= p.idle })
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > p.idle; runtime.Gosched() {
+		if time.Now().After(end) {
+			stacks := make([]byte, 64<<10)
+			p.t.Errorf("%d goroutines are left: %s", runtime.NumGoroutine()-p.idle, stacks[:runtime.Stack(stacks, true)])
+			return
+		}
 	}
 }
 
@@ -297,7 +295,7 @@ func (p *performance) begin() {
 		},
 	}
 	if p.start&mirrored != 0 {
-		o.Mirror = func(name evidence.Name) (audit.Mirror, error) { return p.mirror.Ledger(name) }
+		o.Mirror = mirrors(p.mirror)
 	}
 	switch {
 	case p.is(byProof) && p.is(loosely):

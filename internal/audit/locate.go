@@ -38,6 +38,7 @@ func (e *Engine) locate(ctx context.Context, v *view, inc *evidence.Incident) (*
 // incident should hold beside its findings. It must not hold up the alarm for
 // long, whatever server and disk do.
 func (e *Engine) investigate(ctx context.Context, v *view, out *outcome) {
+	out.investigated = true
 	inc := &evidence.Incident{
 		Name: v.trust.Name, Kind: evidence.Worst(out.findings), Findings: out.findings,
 		Trusted: v.trust.Proven, Observed: out.observed,
@@ -113,34 +114,27 @@ var errNoAnswer = errors.New("the server gave no answer")
 func (s *search) run() *evidence.Divergence {
 	trusted, observed := s.v.trust.Proven.TxID, s.inc.Observed.TxID
 	top := s.v.below(min(trusted, observed))
-	lo, hi, err := uint64(0), observed+1, error(nil)
 	if top > 0 {
-		var agrees bool
-		agrees, err = s.agrees(top)
-		switch {
-		case err != nil:
-		case agrees:
-			lo = top
-			if d := s.broken(top); d != nil {
-				return d
-			}
-		default:
-			hi = top
-			lo, hi, err = s.halve(0, top)
+		agrees, err := s.agrees(top)
+		if err != nil {
+			return nil // not even the newest remembered transaction was shown
+		}
+		if !agrees {
+			lo, hi, err := s.halve(0, top)
 			if err == nil {
-				err = s.crossExamine(lo, hi)
+				s.crossExamine(lo, hi)
 			}
 			return &evidence.Divergence{LastGoodTx: lo, FirstBadTx: hi}
 		}
+		if d := s.broken(top); d != nil {
+			return d
+		}
 	}
-	switch {
-	case err != nil:
-		return nil // not even the newest remembered transaction was shown
-	case observed < trusted:
+	if observed < trusted {
 		// What is there agrees; the rest is missing.
-		return &evidence.Divergence{LastGoodTx: lo, FirstBadTx: observed + 1}
+		return &evidence.Divergence{LastGoodTx: top, FirstBadTx: observed + 1}
 	}
-	return s.after(lo)
+	return s.after(top)
 }
 
 // agrees asks the server for a remembered transaction.
@@ -193,7 +187,7 @@ func (s *search) halve(lo, hi uint64) (uint64, uint64, error) {
 
 // crossExamine asks for both ends again: they must be what they were, and where
 // they are neighbours, the one must follow the other.
-func (s *search) crossExamine(lo, hi uint64) error {
+func (s *search) crossExamine(lo, hi uint64) {
 	for _, end := range []struct {
 		tx     uint64
 		agrees bool
@@ -201,12 +195,8 @@ func (s *search) crossExamine(lo, hi uint64) error {
 		if end.tx == 0 {
 			continue
 		}
-		agrees, err := s.agrees(end.tx)
-		if err != nil {
-			return err
-		}
-		if agrees != end.agrees {
-			return nil // agrees has noted the contradiction
+		if agrees, err := s.agrees(end.tx); err != nil || agrees != end.agrees {
+			return // agrees has noted the contradiction, if it is one
 		}
 	}
 	good, ok1 := s.shown[lo]
@@ -214,7 +204,6 @@ func (s *search) crossExamine(lo, hi uint64) error {
 	if ok1 && ok2 && hi == lo+1 && bad.PrevAlh != good.Alh() {
 		s.inconsistent(hi, fmt.Sprintf("the server shows transaction %d as it was, but its transaction %d does not follow it", lo, hi), good.Alh(), bad.PrevAlh)
 	}
-	return nil
 }
 
 // broken finds the header that is wrong where a later one is right, as when old

@@ -30,8 +30,24 @@ func (r *rig) mirrored() *mirror.Mirror {
 			r.t.Error(err)
 		}
 	})
-	r.opts.Mirror = func(name evidence.Name) (audit.Mirror, error) { return m.Ledger(name) }
+	r.opts.Mirror = mirrors(m)
 	return m
+}
+
+// mirrors gives the engine the mirror of each ledger.
+func mirrors(m *mirror.Mirror) func(evidence.Name, bool) (audit.Mirror, error) {
+	return func(name evidence.Name, anew bool) (audit.Mirror, error) {
+		if anew {
+			if err := m.SetAside(name); err != nil {
+				return nil, err
+			}
+		}
+		l, err := m.Ledger(name)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
 }
 
 // holds checks the mirror against the ledger's own history.

@@ -16,7 +16,7 @@ import (
 // costs a few syncs however much it is, so that it is done seldom; what a crash
 // loses is fetched again.
 type mirrored struct {
-	open func() (Mirror, error)
+	open func(anew bool) (Mirror, error)
 
 	files sync.Mutex // held while files are read or written; taken before mu
 	m     Mirror     // nil before it was opened
@@ -112,7 +112,7 @@ func (k *mirrored) waits() bool {
 // opened gives the mirror; k.files is held.
 func (k *mirrored) opened() (Mirror, error) {
 	if k.m == nil {
-		m, err := k.open()
+		m, err := k.open(false)
 		if err != nil {
 			return nil, err
 		}
@@ -391,10 +391,15 @@ func (v *view) unmirrored() bool { return v.trust.WalkFromBaseline }
 func (e *Engine) salvage(ctx context.Context, k *mirrored, v *view, s Salvage) {
 	e.unfit(ctx, v, s.Error())
 	m, err := k.opened()
-	if err != nil {
-		return
+	if err != nil { // it cannot even be opened
+		m, err = k.open(true)
+		k.m = m
 	}
-	if err := m.Truncate(min(s.Keep(), m.Size())); err != nil {
+	if err == nil {
+		err = m.Truncate(min(s.Keep(), m.Size()))
+	}
+	if err != nil {
+		k.m = nil
 		e.log.Error("setting a part of the mirror aside", "database", v.trust.Name.Database, "error", err)
 		return
 	}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"slices"
 	"sort"
 	"time"
 
@@ -52,6 +53,11 @@ func (v *view) has(kind evidence.Kind) bool {
 		}
 	}
 	return false
+}
+
+// owes reports whether the evidence of such an incident could not be written.
+func (v *view) owes(kind evidence.Kind) bool {
+	return slices.ContainsFunc(v.open, func(inc evidence.Incident) bool { return inc.Kind == kind && inc.EvidenceError != "" })
 }
 
 // remembered finds the Alh that is remembered for a transaction: of the states

@@ -21,6 +21,7 @@ func (e *Engine) testify(v *view, inc *evidence.Incident, out *outcome) {
 	if material.ServerKey == nil {
 		material.ServerKey = v.trust.Key
 	}
+	material.Divergence = inc.Divergence
 	for i := range out.damages {
 		material.Damaged = append(material.Damaged, damagedOf(&out.damages[i]))
 	}

@@ -71,6 +71,7 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 	}
 	total := verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}
 	clean := true
+	var unread *doubt
 	for at := from; at <= to; {
 		end := to
 		whole := o.Sample <= 0 || o.Sample >= 1
@@ -113,8 +114,11 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 		switch {
 		case ctx.Err() != nil:
 			return total, e.standing(l, g.doubt), &verify.Stopped{At: total.Through + 1, Err: context.Cause(ctx)}
-		case g.doubt != nil && len(g.sum.Unread) == 0 && !g.ended:
+		case g.doubt != nil && (g.sum.Through < at || len(g.sum.Unread) == 0 && !g.ended):
 			return total, e.standing(l, g.doubt), &verify.Stopped{At: g.sum.Through + 1, Err: g.doubt}
+		}
+		if len(g.sum.Unread) > 0 && unread == nil {
+			unread = g.doubt
 		}
 		at = g.sum.Through + 1
 	}
@@ -123,8 +127,8 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 	l.recheckAt = time.Time{}
 	l.mu.Unlock()
 	e.recheck(ctx, l, &v, time.Now())
-	if n := len(total.Unread); n > 0 {
-		d := doubtf(evidence.Refused, "%d transactions could not be read, the first is %d", n, total.Unread[0].Tx)
+	if n := len(total.Unread); n > 0 && unread != nil {
+		d := doubtf(unread.reason, "%d transactions could not be read, the first is %d: %s", n, total.Unread[0].Tx, unread.detail)
 		return total, e.standing(l, d), d
 	}
 	return total, e.standing(l, nil), nil

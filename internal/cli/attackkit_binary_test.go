@@ -17,7 +17,7 @@ const maxMemory = 256 << 20
 // representative scenarios have each verdict, kind and reason that there is.
 var representative = []string{
 	"rollback", "fork-longer", "emptied", "deleted", "wrong-database", "leaf-swap", "junk-leaves", "advance-missing-v0",
-	"proof-linear-end", "unsigned", "other-key", "signature-of-other-db",
+	"proof-linear-end", "header-time", "entry-dropped", "value-old", "value-removed", "unsigned", "other-key", "signature-of-other-db",
 	"overloaded", "logged-out", "unloaded", "proofs-refused", "one-of-many",
 }
 
@@ -39,11 +39,11 @@ func TestAttackKitOnBinary(t *testing.T) {
 		if !hostile && !slices.Contains(representative, s.Name) {
 			continue
 		}
-		c := &trial{Scenario: s, limit: byWalk, version: 1, run: binary(file), alone: true}
+		c := &trial{Scenario: s, limit: byWalk, version: 1, run: binary(file), own: true}
 		if s.Expect.DualOnly {
 			c.limit = byProof
 		}
 		all = append(all, c)
 	}
-	play(t, all)
+	playAll(t, all)
 }

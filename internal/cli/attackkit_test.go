@@ -22,8 +22,8 @@ const (
 	// is never answered, several times over, on a machine under load.
 	attackPatience = 2 * time.Minute
 	// attacksAtOnce is more than there are processors: most of an attack is
-	// waiting for the disk.
-	attacksAtOnce = 8
+	// waiting for the next round, and for the disk.
+	attacksAtOnce = 12
 )
 
 // trial is one scenario of the attack kit, played to an auditor that is started
@@ -33,7 +33,7 @@ type trial struct {
 	limit   int // --audit-walk-limit
 	version int // of the headers
 	run     program
-	alone   bool // in a process of its own, whose memory can be measured
+	own     bool // it is a process of its own, whose memory can be measured
 }
 
 func (c *trial) String() string { return fmt.Sprintf("%s/%d/v%d", c.Name, c.limit, c.version) }
@@ -56,12 +56,12 @@ func TestAttackKit(t *testing.T) {
 			}
 		}
 	}
-	play(t, all)
+	playAll(t, all)
 }
 
-// play plays all that wait for long, and so many of the others, at once. Not by
-// t.Parallel, which counts those that only wait.
-func play(t *testing.T, all []*trial) {
+// playAll plays all that wait for long, and so many of the others, at once. Not
+// by t.Parallel, which counts those that only wait.
+func playAll(t *testing.T, all []*trial) {
 	var wait sync.WaitGroup
 	next := make(chan *trial, len(all))
 	for _, c := range all {
@@ -88,7 +88,8 @@ type claim struct {
 	kind    evidence.Kind
 	reason  evidence.Reason
 	check   string
-	// behind: rounds by dual proof see nothing; the walk behind them does.
+	// behind: rounds see nothing; what goes on behind them does, the walk over
+	// what was proven or the verification of contents.
 	behind bool
 }
 
@@ -103,7 +104,10 @@ func (c *trial) right() claim {
 		out.verdict = evidence.Tampered
 	}
 	switch {
-	case e.Deep, e.DualOnly && c.limit == byWalk:
+	case c.Name == "value-new":
+		out.behind = true // what was just committed is looked into right afterwards
+	case e.Deep, e.Export, e.DualOnly && c.limit == byWalk:
+		// What is old is looked into again within a week, or by verify.
 		return claim{verdict: evidence.Consistent}
 	case e.WalkOnly && c.limit == byProof && out.verdict == evidence.Undetermined:
 		// A walk that meets trouble rests, and the rounds go on without it.
@@ -178,8 +182,10 @@ func (c *trial) play(t *testing.T) {
 	o.notified()
 	o.alerted()
 	o.others()
+	o.goOn()
 	o.bounded()
 	w.stop()
 	w.end(0)
+	o.lookedInto(args)
 	o.lasts(args)
 }

@@ -35,7 +35,7 @@ type program func(t *testing.T, dir string, args ...string) *watch
 
 func newWatch(t *testing.T, dir string, args []string) (*watch, chan int) {
 	ended := make(chan int, 1)
-	reports := args[0] == "audit-mode" && slices.Contains(args, "--json")
+	reports := (args[0] == "audit-mode" || args[0] == "verify") && slices.Contains(args, "--json")
 	return &watch{t: t, dir: dir, out: newJournal(reports), log: newJournal(false), ended: ended}, ended
 }
 
@@ -199,11 +199,14 @@ func (j *journal) Write(b []byte) (int, error) {
 		j.parsed += len(line) + 1
 		dec := json.NewDecoder(bytes.NewReader(line))
 		dec.DisallowUnknownFields()
-		var r evidence.Report
+		var r struct {
+			evidence.Report
+			Verification json.RawMessage // of verify
+		}
 		if err := dec.Decode(&r); err != nil {
 			j.wrong = fmt.Errorf("%w: %s", err, line)
 		}
-		j.reports = append(j.reports, r)
+		j.reports = append(j.reports, r.Report)
 	}
 	close(j.news)
 	j.news = make(chan struct{})

@@ -65,7 +65,7 @@ type auditor struct {
 	key    *ecdsa.PublicKey // configured, nil if none
 	point  []byte           // key as an uncompressed point
 	store  *store.Store
-	mirror func(evidence.Name) (audit.Mirror, error) // nil where none is kept
+	mirror func(evidence.Name, bool) (audit.Mirror, error) // nil where none is kept
 	engine *audit.Engine
 	site   *web.Server
 	sinks  []alert.Sink
@@ -115,7 +115,7 @@ func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []con
 	if a.server, err = connect(c, log); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.server.Close()) }()
+	defer closing(&err, a.server.Close)
 	if a.key, a.point, err = signingKey(c); err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []con
 	if a.store, err = openState(ctx, c, log, making); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.store.Close()) }()
+	defer closing(&err, a.store.Close)
 	release, err := a.store.Lock()
 	if err != nil {
 		return unknown(err)
@@ -141,7 +141,7 @@ func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []con
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeMirror()) }()
+	defer closing(&err, closeMirror)
 	defer a.alarms.Wait()
 	return work(ctx, a)
 }

@@ -66,6 +66,13 @@ func (e *exitError) Unwrap() error { return e.err }
 func usage(err error) error   { return &exitError{exitUsage, err} }
 func unknown(err error) error { return &exitError{exitUnknown, err} }
 
+// closing ends what a command had open. That it failed is no wrong usage.
+func closing(err *error, end func() error) {
+	if failed := end(); failed != nil {
+		*err = errors.Join(*err, unknown(failed))
+	}
+}
+
 func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
 
 // Main runs one command and gives its exit code. The first SIGINT or SIGTERM

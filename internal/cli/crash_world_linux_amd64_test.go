@@ -123,7 +123,6 @@ type caseOf struct {
 	ID     string `json:"incident"`
 	Status string
 	Kind   evidence.Kind
-	Error  string `json:"evidence_error"`
 }
 
 var moments = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)

@@ -16,8 +16,19 @@ import (
 const mirrorFolder = "mirror" // in the state directory
 
 // mirrors gives the engine the mirror of each ledger.
-func mirrors(m *mirror.Mirror) func(evidence.Name) (audit.Mirror, error) {
-	return func(name evidence.Name) (audit.Mirror, error) { return m.Ledger(name) }
+func mirrors(m *mirror.Mirror) func(evidence.Name, bool) (audit.Mirror, error) {
+	return func(name evidence.Name, anew bool) (audit.Mirror, error) {
+		if anew {
+			if err := m.SetAside(name); err != nil {
+				return nil, err
+			}
+		}
+		l, err := m.Ledger(name)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
 }
 
 // openMirror opens the mirror where one is to be kept. Rounds need none, so

@@ -56,7 +56,7 @@ func withStore(cmd *cobra.Command, env *Env, how access, f func(ctx context.Cont
 		}
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer closing(&err, s.Close)
 	if how == making {
 		if err := tellCreated(cmd.Context(), s, c, log); err != nil {
 			return err

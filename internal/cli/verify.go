@@ -158,7 +158,7 @@ func verifyOne(ctx context.Context, a *auditor, database string, run audit.Verif
 		if report.Verdict == evidence.Consistent { // of what was looked at
 			report.Verdict, report.Reason = evidence.Undetermined, evidence.Interrupted
 		}
-	case report.Verdict == evidence.Consistent || report.Time.IsZero():
+	case report.Time.IsZero(): // it was not begun
 		return report, usage(err)
 	}
 	a.out.verified(verification{report, summaryJSON(&sum)}, &sum)

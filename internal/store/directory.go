@@ -17,6 +17,7 @@ const (
 	fileID    = "state.id"     // which state.db belongs here, and how far it had come
 	fileLock  = "auditor.lock" // held by a running auditor
 	fileNew   = "state.new"    // a state.db in the making
+	fileNewID = "state.id.new" // a state.id in the making
 )
 
 // traces are what a state directory leaves behind when state.db is taken out
@@ -49,7 +50,7 @@ func findDirectory(path string, create bool, log *slog.Logger) (directory, error
 		if !create {
 			return directory{}, absent(path)
 		}
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := makeDirectory(path); err != nil {
 			return directory{}, unusable(path, err)
 		}
 	}
@@ -77,6 +78,30 @@ func findDirectory(path string, create bool, log *slog.Logger) (directory, error
 	}
 	d := directory{path: real, owner: own, log: log}
 	return d, d.checkMedium()
+}
+
+// makeDirectory makes a directory and what is missing above it, and their
+// names durable: what is synced in a directory that has none is lost.
+func makeDirectory(path string) error {
+	above := filepath.Dir(path)
+	if _, err := os.Stat(above); errors.Is(err, fs.ErrNotExist) && above != path {
+		if err := makeDirectory(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return named(above)
+}
+
+// named makes the names in a directory durable that is not ours, and that we
+// may not be allowed to open.
+func named(path string) error {
+	if err := (directory{path: path}).sync(); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
 }
 
 // checkMedium refuses what cannot keep a lock or cannot be written.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 )
 
 // settled reports whether nothing is in the making here: the state and its
@@ -49,14 +50,7 @@ func (d directory) settle(ctx context.Context, create bool) error {
 	if err := d.judgeWatermark(nil, state); err != nil {
 		return err
 	}
-	f, err := d.createWatermark(state)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return unusable(f.Name(), err)
-	}
-	return nil
+	return d.createWatermark(state)
 }
 
 // peek reads the identity of a state that is not open yet.
@@ -75,9 +69,9 @@ func (d directory) peek(ctx context.Context) (w watermark, err error) {
 
 // removeNew removes what an attempt left. Nothing was ever remembered in it.
 func (d directory) removeNew() error {
-	for _, suffix := range [...]string{"", "-journal", "-wal", "-shm"} {
-		if err := os.Remove(d.file(fileNew + suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return unusable(d.file(fileNew+suffix), err)
+	for _, name := range [...]string{fileNew, fileNew + "-journal", fileNew + "-wal", fileNew + "-shm", fileNewID} {
+		if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return unusable(d.file(name), err)
 		}
 	}
 	return nil
@@ -103,7 +97,8 @@ func (d directory) make(ctx context.Context) error {
 	if err := os.Link(d.file(fileNew), d.file(fileState)); err != nil {
 		return unusable(d.file(fileState), err)
 	}
-	return errors.Join(d.removeNew(), d.sync())
+	// The directory's own name, too: a process that died may have made it.
+	return errors.Join(d.removeNew(), d.sync(), named(filepath.Dir(d.path)))
 }
 
 func fill(ctx context.Context, path string, id []byte) (err error) {

@@ -70,20 +70,20 @@ func (d directory) readWatermark() (*watermark, error) {
 	return &w, nil
 }
 
-// createWatermark writes state.id for the first time and keeps it open.
-func (d directory) createWatermark(w watermark) (*os.File, error) {
-	// A half-written one may be left from a crash in this place.
-	if err := os.Remove(d.file(fileID)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, unusable(d.file(fileID), err)
-	}
-	f, err := d.createFile(fileID)
+// createWatermark writes state.id for the first time. It appears complete and
+// synced, or not at all: a half-written one would be taken for damage.
+func (d directory) createWatermark(w watermark) error {
+	f, err := d.createFile(fileNewID)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := errors.Join(writeAt(f, string(w.line())), f.Sync(), d.sync()); err != nil {
-		return nil, errors.Join(unusable(f.Name(), err), f.Close())
+	if err := errors.Join(writeAt(f, string(w.line())), f.Sync(), f.Close()); err != nil {
+		return unusable(f.Name(), err)
 	}
-	return f, nil
+	if err := os.Rename(f.Name(), d.file(fileID)); err != nil {
+		return unusable(d.file(fileID), err)
+	}
+	return d.sync()
 }
 
 // judgeWatermark compares state.id with the state that was opened.

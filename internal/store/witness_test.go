@@ -15,6 +15,12 @@ import (
 	"immuaudit/evidence"
 )
 
+// pass lets time go by in a synctest bubble, where it costs none.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
 // TestWitnessWritesOnceASecond: the first change has its guard at once, those
 // that follow share one a second, and the last one always has its own.
 func TestWitnessWritesOnceASecond(t *testing.T) {
@@ -42,14 +48,13 @@ func TestWitnessWritesOnceASecond(t *testing.T) {
 		for range 10 {
 			change()
 		}
-		time.Sleep(guardPause - 1)
+		pass(guardPause - time.Nanosecond)
 		at(2)
-		time.Sleep(2 * time.Nanosecond)
-		synctest.Wait()
+		pass(2 * time.Nanosecond)
 		at(12)
 		// At rest nothing is written.
 		before := readGuard(t, dir)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if got := readGuard(t, dir); got != before {
 			t.Errorf("%+v became %+v with no change", before, got)
 		}
@@ -241,8 +246,7 @@ func TestWitnessGoesOn(t *testing.T) {
 					if err := childStep(t.Context(), s, "0", io.Discard); err != nil {
 						t.Fatal(err)
 					}
-					time.Sleep(5 * guardPause)
-					synctest.Wait()
+					pass(5 * guardPause)
 				}
 				change()
 				if err := test.harm(o.Guard); err != nil {
@@ -257,8 +261,7 @@ func TestWitnessGoesOn(t *testing.T) {
 					if err := test.heal(o.Guard); err != nil {
 						t.Fatal(err)
 					}
-					time.Sleep(2 * guardPause)
-					synctest.Wait()
+					pass(2 * guardPause)
 					if !strings.Contains(log.String(), "the guard is written again") {
 						t.Errorf("it says %s", log.String())
 					}
