@@ -90,10 +90,17 @@ func (c *Client) exchange(ctx context.Context, method string, request proto.Mess
 	// Ends the stream wherever it stands.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.Header(header))
+	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
 	if err != nil {
 		return err
 	}
+	// Not by a call option: a stream that is ended early would write there
+	// after this has returned.
+	defer func() {
+		if md, err := stream.Header(); err == nil {
+			*header = md
+		}
+	}()
 	if err := errors.Join(stream.SendMsg(request), stream.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
 		return err // at io.EOF RecvMsg tells why
 	}
