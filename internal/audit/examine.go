@@ -92,21 +92,26 @@ func (e *Engine) examine(ctx context.Context, v *view) outcome {
 	return out
 }
 
-// mismatch records a failed check of the chain. The trusted transaction's own
-// header is always fetched then: if the server's transaction is another one
-// than was proven, it is a fork, whatever check showed it.
+// mismatch records a failed check of the chain. The headers of the trusted
+// transaction and of the baseline are always fetched then: if one of the
+// server's is another than was proven, it is a fork, whatever check showed it.
+// The baseline counts by itself: a dual proof may have led from it to a history
+// that does not hold it.
 func (e *Engine) mismatch(ctx context.Context, v *view, out *outcome, f evidence.Finding) {
 	out.add(f)
-	if f.Kind == evidence.Fork || !v.known() || v.trust.Proven.TxID == 0 {
+	if f.Kind == evidence.Fork || !v.known() {
 		return
 	}
-	trusted := v.trust.Proven.State
-	headers, err := e.o.Server.Headers(ctx, v.trust.Name.Database, trusted.TxID, 1)
-	if err != nil || len(headers) == 0 {
-		return
-	}
-	if alh := headers[0].Alh(); alh != trusted.Alh {
-		out.add(forked(trusted.TxID, trusted.Alh, alh))
+	asked := uint64(0)
+	for _, s := range []proof.State{v.trust.Proven.State, v.trust.Baseline.State} {
+		if s.TxID == asked { // there is no transaction 0
+			continue
+		}
+		asked = s.TxID
+		if h, err := e.header(ctx, v.trust.Name.Database, s.TxID); err == nil && h.Alh() != s.Alh {
+			out.add(forked(s.TxID, s.Alh, h.Alh()))
+			return
+		}
 	}
 }
 
