@@ -317,7 +317,7 @@ func (i *installation) takeStates(ctx context.Context, from service.OldStates) (
 	if err != nil {
 		return nil, false, fmt.Errorf("opening the state: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer closing(&err, s.Close)
 	if err := tellCreated(ctx, s, i.config, log); err != nil {
 		return nil, false, err
 	}
