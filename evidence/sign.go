@@ -69,6 +69,10 @@ func LoadOrCreateKey(dir string) (*Key, error) {
 	return k, nil
 }
 
+// LoadKey reads the auditor's key from its state directory, and changes nothing
+// there. Where there is none the error is fs.ErrNotExist.
+func LoadKey(dir string) (*Key, error) { return loadKey(filepath.Join(dir, keyFile)) }
+
 // loadKey refuses a key that others can read or replace: they could sign in
 // this auditor's name.
 func loadKey(path string) (*Key, error) {

@@ -71,6 +71,7 @@ type Damage struct {
 	Path  string
 	What  string
 	Whole uint64 // transactions 1…Whole do not depend on it: Truncate(Whole) lets the rest be fetched again
+	Last  uint64 // transactions Whole+1…Last do; 0 where it concerns no tiles
 	Err   error  // the cause, where there is one
 	next  string // what to do, where it concerns no tiles
 }
@@ -79,6 +80,9 @@ func (e *Damage) Error() string {
 	text := e.Path + ": the mirror is damaged: " + e.What
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
+	}
+	if e.Last > e.Whole {
+		text += fmt.Sprintf(" (transactions %d to %d)", e.Whole+1, e.Last)
 	}
 	next := e.next
 	if next == "" {

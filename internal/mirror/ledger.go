@@ -33,6 +33,7 @@ type Ledger struct {
 	renaming *evidence.Name
 	sure     map[string]bool // see change
 	kept     kept
+	edges    map[tile][]byte // the partial tiles of a Snapshot
 }
 
 func (l *Ledger) at(p string) string { return path.Join(l.folder, p) }
@@ -398,7 +399,7 @@ func (l *Ledger) fits(t tile, data []byte) bool {
 func (l *Ledger) damage(t tile, what string, err error) error {
 	e := l.m.damage(l.at(t.path()), what, err)
 	if d := (*Damage)(nil); errors.As(e, &d) {
-		d.Whole = min(t.first(), l.head.size)
+		d.Whole, d.Last = min(t.first(), l.head.size), min(t.last(), l.head.size)
 	}
 	return e
 }
@@ -422,9 +423,12 @@ func (r *reader) tile(t tile) ([]byte, error) {
 	if last := &r.last[t.level]; last.data != nil && last.t == t {
 		return last.data, nil
 	}
-	data, err := r.l.m.vol.read(r.l.at(t.path()), tileBytes)
-	if err != nil {
-		return nil, r.l.damage(t, "it cannot be read", err)
+	data, pinned := r.l.edges[t]
+	if !pinned {
+		var err error
+		if data, err = r.l.m.vol.read(r.l.at(t.path()), tileBytes); err != nil {
+			return nil, r.l.damage(t, "it cannot be read", err)
+		}
 	}
 	if len(data) != t.width*hashSize {
 		return nil, r.l.damage(t, fmt.Sprintf("it has %d bytes instead of %d", len(data), t.width*hashSize), nil)

@@ -192,43 +192,13 @@ func (r *reader) nodes(ids []compact.NodeID) ([]proof.Hash, error) {
 	return out, nil
 }
 
-// checkStride is how many tiles Check reads before it lets others write.
+// checkStride is how many tiles Check and Inspect read before it lets others write.
 const checkStride = 64
 
 // Check reads every tile and compares it with the one above, and so with the
 // head. The first that does not fit is a *Damage. What is appended meanwhile
 // may or may not be looked at.
 func (l *Ledger) Check(ctx context.Context) error {
-	for level := levels - 1; level >= 0; level-- {
-		for n, more := uint64(0), true; more; {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("checking a mirror: %w", err)
-			}
-			var err error
-			if n, more, err = l.checkTiles(level, n); err != nil {
-				return fmt.Errorf("checking a mirror: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-// checkTiles checks some tiles of a level from n on and says where to go on.
-func (l *Ledger) checkTiles(level int, n uint64) (next uint64, more bool, err error) {
-	if err := l.look(0); err != nil {
-		return 0, false, err
-	}
-	defer l.mu.RUnlock()
-	r := reader{l: l}
-	last := edge(level, l.head.size)
-	for end := n + checkStride; n < end && n < last.index; n++ {
-		if _, err := r.tile(tile{level, n, tileWidth}); err != nil {
-			return 0, false, err
-		}
-	}
-	if n < last.index {
-		return n, true, nil
-	}
-	_, err = r.tile(last)
-	return n, false, err
+	_, err := l.Inspect(ctx, func(d *Damage) error { return d }, nil)
+	return err
 }

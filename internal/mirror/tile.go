@@ -45,6 +45,9 @@ func (t tile) path() string {
 // first is how many transactions lie before those that the tile spans.
 func (t tile) first() uint64 { return t.index << (tileHeight * (t.level + 1)) }
 
+// last is the last transaction that the tile spans.
+func (t tile) last() uint64 { return t.first() + uint64(t.width)<<(tileHeight*t.level) }
+
 // hashesAt is how many hashes a level has in a tree of size leaves.
 func hashesAt(level int, size uint64) uint64 { return size >> (tileHeight * level) }
 
