@@ -61,14 +61,15 @@ func (r *run) digests(ctx context.Context, tx uint64) (t *committed, err error) 
 // complete lists the digests of the transactions that were listed in part:
 // what listings with values leave out.
 func (l *look) complete(ctx context.Context) error {
-	for _, q := range l.asks {
+	for i, q := range l.asks {
+		l.asks[i] = nil // its entries are not needed any longer than that
 		if l.at(q.header.ID).standing != bad {
 			if err := l.settle(ctx, q); err != nil {
 				return err
 			}
 		}
 	}
-	l.asks = nil
+	l.asks, l.parted = nil, 0
 	for rest := l.parts; len(rest) > 0; {
 		n := together(rest)
 		if err := l.fill(ctx, rest[:n]); err != nil {
@@ -119,7 +120,8 @@ func (l *look) fill(ctx context.Context, parts []part) error {
 			}
 			return nil
 		})
-		for _, q := range asks {
+		for i, q := range asks {
+			asks[i] = nil
 			if err := l.settle(ctx, q); err != nil {
 				return err
 			}

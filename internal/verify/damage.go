@@ -32,21 +32,29 @@ type Damage struct {
 	// where none came, or more were kept already than can be.
 	Received []byte
 	Size     int
+
+	kept int // of the bytes that a run may keep
 }
 
-// place is where a key stands, as printed. The text leaves out the one-byte
-// prefix.
-func place(tx uint64, key []byte) evidence.Divergence {
-	d := evidence.Divergence{FirstBadTx: tx}
-	if len(key) == 0 {
-		return d
+// locate says where a key stands, as printed. The text leaves out the one-byte
+// prefix. Where no more can be kept, a long key is named by how it begins.
+func (r *run) locate(d *Damage, key []byte) {
+	n := min(len(key), maxKeptKey)
+	if n > maxTightKey {
+		if cost := 3 * n; r.room(cost) {
+			d.kept += cost
+		} else {
+			n = maxTightKey
+		}
 	}
-	d.Key = hex.EncodeToString(key[:min(len(key), maxKeptKey)])
-	if text := string(key[1:]); len(key) <= maxKeptKey && printable(text) {
-		d.KeyText = text
+	d.Where.Key = hex.EncodeToString(key[:n])
+	if text := string(key[1:n]); n == len(key) && printable(text) {
+		d.Where.KeyText = text
 	}
-	return d
 }
+
+// place is where a transaction stands.
+func place(tx uint64) evidence.Divergence { return evidence.Divergence{FirstBadTx: tx} }
 
 func printable(text string) bool {
 	if text == "" || !utf8.ValidString(text) {
@@ -68,11 +76,22 @@ func said(err error) string {
 // that is about to be forgotten.
 func (r *run) hold(d *Damage, h *proof.Header, e *proof.Entry) {
 	d.Header = ownHeader(h)
-	if e != nil && r.room(len(e.Key)) {
+	if e == nil {
+		return
+	}
+	r.locate(d, e.Key)
+	if r.room(len(e.Key)) {
+		d.kept += len(e.Key)
 		c := *e
 		c.Key = append([]byte(nil), e.Key...)
 		d.Entry = &c
 	}
+}
+
+// drop gives back what a damage holds that nobody will be told of.
+func (r *run) drop(d *Damage) {
+	r.free(d.kept)
+	*d = Damage{}
 }
 
 func ownHeader(h *proof.Header) *proof.Header {
@@ -94,19 +113,28 @@ func (r *run) keep(value []byte) []byte {
 }
 
 // room reports whether so many more bytes may be kept.
-func (r *run) room(n int) bool { return r.kept.Add(int64(n)) <= maxKept }
+func (r *run) room(n int) bool {
+	if r.kept.Add(int64(n)) <= maxKept {
+		return true
+	}
+	r.free(n)
+	return false
+}
+
+// free gives back so many bytes.
+func (r *run) free(n int) { r.kept.Add(-int64(n)) }
 
 // wrongValue is a value that does not hash to what the entry commits to.
-// Of size bytes, some are at hand.
-func (r *run) wrongValue(h *proof.Header, e *proof.Entry, value []byte, size int, hash proof.Hash) Damage {
+func (r *run) wrongValue(h *proof.Header, e *proof.Entry, s *shown) Damage {
 	d := Damage{
 		Finding: evidence.Finding{
-			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: hash.String(),
-			Detail: fmt.Sprintf("the server shows another value of %s than was committed, of %d bytes", named(e.Key), size),
+			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: s.hash.String(),
+			Detail: fmt.Sprintf("the server shows another value of %s than was committed, of %d bytes", named(e.Key), s.size),
 		},
-		Where:    place(h.ID, e.Key),
-		Received: value,
-		Size:     size,
+		Where:    place(h.ID),
+		Received: s.value,
+		Size:     s.size,
+		kept:     len(s.value),
 	}
 	r.hold(&d, h, e)
 	return d
@@ -119,7 +147,7 @@ func (r *run) unreadableValue(h *proof.Header, e *proof.Entry, cause error) Dama
 			Kind: evidence.Value, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "unreadable",
 			Detail: fmt.Sprintf("the server cannot read the value of %s, or if it is a reference what it refers to: %s", named(e.Key), said(cause)),
 		},
-		Where: place(h.ID, e.Key),
+		Where: place(h.ID),
 	}
 	r.hold(&d, h, e)
 	return d
@@ -133,7 +161,7 @@ func (r *run) missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
 			Kind: evidence.ValueMissing, Check: string(proof.CheckValue), Tx: h.ID, Want: e.HValue.String(), Got: "missing",
 			Detail: fmt.Sprintf("the value of %s is not there (%s), and no trusted header records that retention removed it", named(e.Key), why),
 		},
-		Where: place(h.ID, e.Key),
+		Where: place(h.ID),
 	}
 	r.hold(&d, h, e)
 	return d
@@ -141,8 +169,9 @@ func (r *run) missingValue(h *proof.Header, e *proof.Entry, why string) Damage {
 
 // someOf is a damage to one or more of several entries which the server does
 // not show one by one.
-func someOf(d Damage, n int) Damage {
-	d.Entry, d.Received, d.Size = nil, nil, 0
+func (r *run) someOf(d Damage, n int) Damage {
+	r.free(d.kept)
+	d.Entry, d.Received, d.Size, d.kept = nil, nil, 0, 0
 	d.Where.Key, d.Where.KeyText, d.Want = "", "", ""
 	d.Detail = fmt.Sprintf("one or more of %d values, which the server does not show one by one: %s", n, d.Detail)
 	return d
@@ -156,7 +185,7 @@ func (r *run) wrongEntries(h *proof.Header, got proof.Hash, n int) Damage {
 	}
 	d := Damage{
 		Finding: evidence.Finding{Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: h.ID, Want: h.EH.String(), Got: got.String(), Detail: detail},
-		Where:   place(h.ID, nil),
+		Where:   place(h.ID),
 	}
 	r.hold(&d, h, nil)
 	return d
@@ -169,7 +198,7 @@ func (r *run) noEntries(tx uint64, h *proof.Header, cause error) Damage {
 			Kind: evidence.Entries, Check: string(proof.CheckEntryTree), Tx: tx, Got: "unreadable",
 			Detail: "the server cannot read the transaction's entries: " + said(cause),
 		},
-		Where: place(tx, nil),
+		Where: place(tx),
 	}
 	if h != nil {
 		d.Want = h.EH.String()
@@ -186,7 +215,7 @@ func (r *run) wrongHeader(tx uint64, h *proof.Header, want, got proof.Hash, sort
 			Kind: evidence.Header, Check: string(proof.CheckAlh), Tx: tx, Want: want.String(), Got: got.String(),
 			Detail: "the header is not the one that is remembered, by its " + sort,
 		},
-		Where: place(tx, nil),
+		Where: place(tx),
 	}
 	r.hold(&d, h, nil)
 	return d
@@ -200,7 +229,7 @@ func noHeader(tx uint64, cause error) Damage {
 			Kind: evidence.Header, Check: string(proof.CheckAlh), Tx: tx, Got: "unreadable",
 			Detail: "the server cannot read the transaction: " + said(cause),
 		},
-		Where: place(tx, nil),
+		Where: place(tx),
 	}
 }
 

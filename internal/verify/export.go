@@ -96,8 +96,7 @@ func (q *inquiry) exported(x *proof.Export) bool {
 		case e.HValue == q.entries[i].HValue:
 			q.verified(i, len(e.Value))
 		default:
-			f.what, f.hash, f.size = wrong, e.HValue, len(e.Value)
-			f.value = q.r.keep(e.Value)
+			q.wrong(i, e.Value, e.HValue)
 		}
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"immuaudit/evidence"
 	"immuaudit/proof"
 )
 
@@ -25,6 +26,8 @@ type inquiry struct {
 	errs   [kinds]error // why there is no listing of this kind of entry
 	listed [kinds]bool  // there is one
 	bytes  [kinds]uint64
+	shown  int // wrong values that were kept, as many as can be named
+	cut    int // of the first entries: of those from here on none is
 
 	// What came of it.
 	tally   Tally
@@ -35,10 +38,15 @@ type inquiry struct {
 // fate is what is known of one value.
 type fate struct {
 	what  outcome
-	value []byte // the wrong one, in part
+	shown *shown // where it is wrong
+	cause error
+}
+
+// shown is another value than the committed one.
+type shown struct {
+	value []byte // in part
 	size  int
 	hash  proof.Hash
-	cause error
 }
 
 type outcome uint8
@@ -58,7 +66,7 @@ const (
 var errNoValue = errors.New("the listing has the entry without its value")
 
 func newInquiry(r *run, t *committed) *inquiry {
-	q := &inquiry{r: r, header: &t.header, entries: t.entries, fates: make([]fate, len(t.entries))}
+	q := &inquiry{r: r, header: &t.header, entries: t.entries, fates: make([]fate, len(t.entries)), cut: len(t.entries)}
 	latest := time.Now().Add(expirySkew).Unix()
 	for i := range q.entries {
 		switch e := &q.entries[i]; {
@@ -130,6 +138,7 @@ func (q *inquiry) other(h *proof.Header) error {
 		return errRestless
 	}
 	q.tally = Tally{Headers: 1}
+	q.drop()
 	q.damages = []Damage{q.r.wrongHeader(h.ID, h, q.header.Alh(), h.Alh(), "accumulative linear hash: the server shows two headers of one transaction")}
 	return nil
 }
@@ -233,9 +242,32 @@ func (q *inquiry) take(i int, value []byte) {
 	case value == nil:
 		f.what, f.cause = empty, errNoValue
 	default:
-		f.what, f.hash, f.size = wrong, hash, len(value)
-		f.value = q.r.keep(value)
+		q.wrong(i, value, hash)
 	}
+}
+
+// wrong notes another value than the committed one.
+func (q *inquiry) wrong(i int, value []byte, hash proof.Hash) {
+	q.fates[i].what = wrong
+	if i >= q.cut {
+		return
+	}
+	q.fates[i].shown = &shown{value: q.r.keep(value), size: len(value), hash: hash}
+	if q.shown++; q.shown <= evidence.MaxFindings {
+		return
+	}
+	for q.cut--; q.fates[q.cut].shown == nil; q.cut-- {
+	}
+	q.r.free(len(q.fates[q.cut].shown.value))
+	q.fates[q.cut].shown = nil
+}
+
+// drop forgets what was found: it is looked at again.
+func (q *inquiry) drop() {
+	for i := range q.damages {
+		q.r.drop(&q.damages[i])
+	}
+	q.damages = nil
 }
 
 func (q *inquiry) verified(i, size int) {

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 
+	"immuaudit/evidence"
 	"immuaudit/proof"
 )
 
@@ -22,17 +23,27 @@ func (q *inquiry) decide(truncated bool) {
 			c.Expired++
 		case wrong:
 			c.Damaged++
-			q.damages = append(q.damages, q.r.wrongValue(q.header, e, f.value, f.size, f.hash))
+			switch {
+			case f.shown == nil: // more than can be named come before it
+			case q.full():
+				q.r.free(len(f.shown.value))
+			default:
+				q.damages = append(q.damages, q.r.wrongValue(q.header, e, f.shown))
+			}
 		case unreadable:
 			c.Damaged++
-			q.damages = append(q.damages, q.r.unreadableValue(q.header, e, f.cause))
+			if !q.full() {
+				q.damages = append(q.damages, q.r.unreadableValue(q.header, e, f.cause))
+			}
 		case lost:
 			if truncated {
 				c.Truncated++
 				continue
 			}
 			c.Missing++
-			q.damages = append(q.damages, q.r.missingValue(q.header, e, said(f.cause)))
+			if !q.full() {
+				q.damages = append(q.damages, q.r.missingValue(q.header, e, said(f.cause)))
+			}
 		default:
 			open[k] = append(open[k], i)
 		}
@@ -93,10 +104,10 @@ func (q *inquiry) unseen(k Kind, list []int, truncated bool) {
 		c.Unseen += uint64(len(list))
 		return
 	case trouble == damaged:
-		q.oneOf(c, &c.Damaged, list, q.r.unreadableValue(q.header, e, cause))
+		q.oneOf(c, &c.Damaged, list, func() Damage { return q.r.unreadableValue(q.header, e, cause) })
 		return
 	case trouble == gone:
-		q.oneOf(c, &c.Missing, list, q.r.missingValue(q.header, e, said(cause)))
+		q.oneOf(c, &c.Missing, list, func() Damage { return q.r.missingValue(q.header, e, said(cause)) })
 		return
 	case trouble != fine:
 		c.Unseen += uint64(len(list))
@@ -110,20 +121,33 @@ func (q *inquiry) unseen(k Kind, list []int, truncated bool) {
 			c.Unseen++
 		case q.fates[i].what == empty:
 			c.Damaged++
-			q.damages = append(q.damages, q.r.wrongValue(q.header, e, nil, 0, proof.EmptyAlh()))
+			if !q.full() {
+				q.damages = append(q.damages, q.r.wrongValue(q.header, e, &shown{hash: proof.EmptyAlh()}))
+			}
 		default:
 			c.Missing++
+			if q.full() {
+				continue
+			}
 			q.damages = append(q.damages, q.r.missingValue(q.header, e, "the server leaves the entry out of its listing although it has not expired"))
 		}
 	}
 }
 
 // oneOf is damage to at least one of several entries.
-func (q *inquiry) oneOf(c *Count, n *uint64, list []int, d Damage) {
+func (q *inquiry) oneOf(c *Count, n *uint64, list []int, damage func() Damage) {
 	*n++
 	c.Unseen += uint64(len(list) - 1)
+	if q.full() {
+		return
+	}
+	d := damage()
 	if len(list) > 1 {
-		d = someOf(d, len(list))
+		d = q.r.someOf(d, len(list))
 	}
 	q.damages = append(q.damages, d)
 }
+
+// full reports whether there are as many damages as can be named. More are
+// counted only.
+func (q *inquiry) full() bool { return len(q.damages) >= evidence.MaxFindings }

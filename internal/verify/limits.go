@@ -6,9 +6,14 @@ const (
 	defaultMessage = 4 << 20
 	defaultMemory  = 256 << 20
 
-	// entryMemory is what the entries of one answer take, beside its bytes, at
-	// the most that wire lists in one transaction.
-	entryMemory = 24 << 20
+	// answerMemory is how many times its size an answer can take: as it comes
+	// and put together, its entries as they are read, and as they are kept
+	// while their values are asked for. The smallest entry has 39 bytes of
+	// answer, and 290 in memory.
+	answerMemory = 10
+	// maxParted bounds the digests that wait for a listing of what a first one
+	// left out, in entries, or in the entries of servers before 1.2.3.
+	maxParted = 1 << 14
 
 	// maxFlight stretches are looked at at a time, which is more than hides
 	// the way to a far server; aheadPerFlight times as many may wait for an
@@ -55,6 +60,8 @@ const (
 	// maxKeptKey bounds a key that is named: immudb's own are at most half as
 	// long.
 	maxKeptKey = 2 << 10
+	// maxTightKey is what is named of a key where no more can be kept.
+	maxTightKey = 64
 	// maxKeptText bounds a server's words that are kept.
 	maxKeptText = 256
 

@@ -45,8 +45,13 @@ func (l *look) inquire(t *committed) *inquiry {
 	return q
 }
 
-func (p *piece) damage(list ...Damage) {
-	p.damages = append(p.damages, list[:min(len(list), evidence.MaxFindings-len(p.damages))]...)
+// assign puts so many damages to a piece, and drops the others.
+func (r *run) assign(p *piece, list []Damage, most int) {
+	most = max(0, min(most, len(list)))
+	p.damages = append(p.damages, list[:most]...)
+	for i := range list[most:] {
+		r.drop(&list[most+i])
+	}
 }
 
 // look is one look at a stretch.
@@ -61,6 +66,8 @@ type look struct {
 
 	parts    []part // listed in part only
 	asks     []*inquiry
+	parted   int // entries of both
+	named    int // damages that pieces keep
 	suspects []suspect
 	tree     entryTree
 	seen     []proof.Hash // of the transaction at hand
@@ -129,6 +136,11 @@ func (l *look) scan(ctx context.Context, from uint64, n int) error {
 		})
 		l.r.sizes.came(came, received)
 		from, n = from+uint64(came), n-came
+		if l.parted >= maxParted { // not all of the stretch in memory
+			if err := l.complete(ctx); err != nil {
+				return err
+			}
+		}
 		kind := troubleOf(err)
 		switch {
 		case kind.ends() && (kind != slow || n < 2):
@@ -140,7 +152,7 @@ func (l *look) scan(ctx context.Context, from uint64, n int) error {
 		case n == 1:
 			return l.alone(ctx, from, err)
 		default:
-			if kind == tooLarge {
+			if kind == tooLarge || kind == slow {
 				l.r.sizes.tooLarge(n)
 			}
 			if kind == gone {
@@ -286,8 +298,10 @@ func (l *look) transaction(h *proof.Header, entries []proof.ExportedEntry) {
 		}
 	case absent && !wrong && whole && l.r.old.is():
 		l.asks = append(l.asks, l.unvalued(h, entries, bytes))
+		l.parted += len(entries)
 	case !wrong && (absent || len(entries) < int(h.NEntries)):
 		l.parts = append(l.parts, part{tx: h.ID, alh: p.alh, seen: append([]proof.Hash(nil), l.seen...), bytes: bytes})
+		l.parted += len(l.seen)
 	default:
 		l.doubt(h.ID, &p.alh)
 	}
@@ -344,6 +358,7 @@ func (l *look) settle(ctx context.Context, q *inquiry) error {
 	if len(q.damages) > 0 && !l.closely {
 		alh := q.header.Alh()
 		l.doubt(q.header.ID, &alh)
+		q.drop()
 		return nil
 	}
 	l.account(q)
@@ -354,7 +369,12 @@ func (l *look) settle(ctx context.Context, q *inquiry) error {
 func (l *look) account(q *inquiry) {
 	p := l.at(q.header.ID)
 	p.tally.add(&q.tally)
-	p.damage(q.damages...)
+	// As many as can be named, and then the first of each piece: those of
+	// another may turn out to say nothing.
+	most := max(evidence.MaxFindings-l.named, 1-len(p.damages))
+	before := len(p.damages)
+	l.r.assign(p, q.damages, most)
+	l.named += len(p.damages) - before
 	if q.unread != nil {
 		l.leave(q.header.ID, q.unread)
 	}

@@ -58,7 +58,7 @@ func (s *sizer) came(n, bytes int) {
 	}
 }
 
-// tooLarge is told that n transactions did not fit.
+// tooLarge is told that n transactions did not fit, or did not come in time.
 func (s *sizer) tooLarge(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,20 +81,22 @@ func newPace(bytesPerSecond int64) pace {
 	return p
 }
 
-// pay waits until n more bytes may be read.
-func (p *pace) pay(ctx context.Context, n int) error {
+// pay waits until n more bytes may be read, or ctx ends: what was read is good
+// all the same, so that one answer which costs more than the time there is does
+// not keep a run from ever getting beyond it.
+func (p *pace) pay(ctx context.Context, n int) {
 	p.received.Add(uint64(n))
 	if p.limit == nil {
-		return nil
+		return
 	}
 	for n > 0 {
 		part := min(n, p.limit.Burst())
-		if err := p.limit.WaitN(ctx, part); err != nil {
-			return err
+		if p.limit.WaitN(ctx, part) != nil {
+			<-ctx.Done() // the limiter knows of a deadline before it has passed
+			return
 		}
 		n -= part
 	}
-	return nil
 }
 
 // ask makes a call, again and again where the connection is to blame. An answer
@@ -104,12 +106,10 @@ func (r *run) ask(ctx context.Context, less bool, call func(context.Context) (in
 	pause.Reset()
 	for try := 1; ; try++ {
 		n, err := call(ctx)
-		if paid := r.pace.pay(ctx, n); err == nil {
-			err = paid
-		}
+		r.pace.pay(ctx, n)
 		kind := troubleOf(err)
 		switch {
-		case ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil:
 			return context.Cause(ctx)
 		case kind != passing && kind != slow, kind == slow && less:
 			return err

@@ -1,9 +1,11 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"immuaudit/evidence"
 	"immuaudit/proof"
@@ -31,6 +33,8 @@ func newSettler(r *run) *settler {
 
 // take takes the result of the next stretch.
 func (s *settler) take(ctx context.Context, res *result) error {
+	// They were noted as they were found, in several goes over the stretch.
+	slices.SortFunc(res.unread, func(a, b Unread) int { return cmp.Compare(a.Tx, b.Tx) })
 	s.waiting = append(s.waiting, res.unread...)
 	for i := range res.pieces {
 		if err := s.piece(ctx, &res.pieces[i]); err != nil {
@@ -50,7 +54,7 @@ func (s *settler) piece(ctx context.Context, p *piece) error {
 	linked := n > 0 && s.loose[n-1].standing == open && s.loose[n-1].leads(p)
 	switch {
 	case p.standing == open && linked:
-		s.loose[n-1].join(p)
+		s.join(&s.loose[n-1], p)
 		return nil
 	case p.standing == open, p.standing == blank && n > 0:
 		if n >= maxLoose {
@@ -83,11 +87,20 @@ func (p *piece) leads(next *piece) bool {
 }
 
 // join puts a piece after one that leads to it.
-func (p *piece) join(next *piece) {
+func (s *settler) join(p, next *piece) {
 	p.to, p.alh, p.header = next.to, next.alh, next.header
 	p.tally.add(&next.tally)
-	p.damage(next.damages...)
+	s.r.assign(p, next.damages, evidence.MaxFindings-len(p.damages))
 	p.retained = max(p.retained, next.retained)
+}
+
+// forget drops the damages of a piece that is bound to nothing: they say
+// nothing.
+func (s *settler) forget(p *piece) {
+	for i := range p.damages {
+		s.r.drop(&p.damages[i])
+	}
+	p.damages = nil
 }
 
 // giveUp settles loose pieces that nothing will bind any more. If what comes
@@ -109,6 +122,7 @@ func (s *settler) giveUp(ctx context.Context, next *piece, believed bool) error 
 			t.Headers, t.Loose = 1, n-1
 			s.found(s.r.wrongHeader(p.to, p.header, next.prev, p.alh, "accumulative linear hash, which the next transaction names"))
 		}
+		s.forget(p)
 		s.sum.Tally.add(&t)
 		s.unclean(p.from)
 		s.through(p.to)
@@ -154,6 +168,7 @@ func (s *settler) settle(p *piece) {
 // bad counts a transaction whose header is another than the known one. Several
 // that chain are one damage: another history from the first of them on.
 func (s *settler) bad(p *piece) {
+	s.forget(p)
 	s.sum.Tally.add(&Tally{Transactions: p.tally.Transactions, Empty: p.tally.Empty, Unread: p.tally.Unread, Headers: p.tally.Transactions})
 	follows := s.lastBad != nil && s.lastBad.to+1 == p.from && s.lastBad.alh == p.prev
 	if !follows {
@@ -171,6 +186,7 @@ func (s *settler) bad(p *piece) {
 func (s *settler) found(d Damage) {
 	s.unclean(d.Tx)
 	if len(s.sum.Damages) >= evidence.MaxFindings {
+		s.r.drop(&d)
 		return
 	}
 	s.sum.Damages = append(s.sum.Damages, d)

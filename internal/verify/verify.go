@@ -75,7 +75,8 @@ type Options struct {
 
 	// MessageBytes is the most that the Source takes as one answer; 0 is
 	// 4 MiB. MemoryBytes bounds how much is held at a time, whatever the size
-	// of the ledger; 0 is 256 MiB.
+	// of the ledger and whatever the server sends; 0 is 256 MiB, and less than
+	// ten times MessageBytes is that much, which one answer can take.
 	MessageBytes, MemoryBytes int64
 	// BytesPerSecond bounds what is read from the server; 0 does not.
 	BytesPerSecond int64
@@ -206,8 +207,12 @@ func newRun(o Options) (*run, error) {
 		return nil, fmt.Errorf("transaction %d is beyond the newest trusted one, %d; verify up to that, or let the auditor come further first", r.o.To, newest)
 	}
 	most := max(2, 2*runtime.GOMAXPROCS(0))
-	r.flight = int(min(max(1, o.MemoryBytes/(2*o.MessageBytes+entryMemory)), int64(min(most, maxFlight))))
-	r.sizes = newSizer(min(pageTarget, o.MessageBytes/2))
+	r.flight = int(min(max(1, o.MemoryBytes/answerMemory/o.MessageBytes), int64(min(most, maxFlight))))
+	target := min(pageTarget, o.MessageBytes/2)
+	if o.BytesPerSecond > 0 { // no page is more than a second's worth
+		target = min(target, o.BytesPerSecond)
+	}
+	r.sizes = newSizer(target)
 	r.retain.before = o.Retained
 	r.retain.known.Store(o.Retained)
 	return r, nil
