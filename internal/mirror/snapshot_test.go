@@ -108,6 +108,7 @@ func TestSnapshotBesideWriter(t *testing.T) {
 	}
 	defer m.Close() // nothing was written
 	var writer sync.WaitGroup
+	defer writer.Wait()
 	written := make(chan struct{})
 	writer.Go(func() {
 		defer close(written)
@@ -141,7 +142,6 @@ func TestSnapshotBesideWriter(t *testing.T) {
 			grown++
 		}
 	}
-	writer.Wait()
 	if grown == 0 {
 		t.Errorf("nothing was appended during %d looks", looks)
 	}

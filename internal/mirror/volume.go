@@ -123,8 +123,23 @@ func (v *volume) isThere(p string) (bool, error) {
 // errLong says that a file is larger than what may be in it.
 var errLong = errors.New("the file is too long")
 
+// maxExchanges is how often a file is opened again that was exchanged while it
+// was opened: beside a writer that is what its renaming looks like.
+const maxExchanges = 100
+
 // open opens a file of at most limit bytes for reading.
-func (v *volume) open(p string, limit int) (*os.File, fs.FileInfo, error) {
+func (v *volume) open(p string, limit int) (f *os.File, info fs.FileInfo, err error) {
+	for try := 1; ; try++ {
+		f, info, err = v.openOnce(p, limit)
+		if !v.readOnly || !errors.Is(err, errExchanged) || try == maxExchanges {
+			return f, info, err
+		}
+	}
+}
+
+var errExchanged = fmt.Errorf("%w: it was exchanged while it was opened", ErrUnsafe)
+
+func (v *volume) openOnce(p string, limit int) (*os.File, fs.FileInfo, error) {
 	info, err := v.root.Lstat(p)
 	if err != nil {
 		return nil, nil, errors.Join(v.along(p), err)
@@ -140,7 +155,7 @@ func (v *volume) open(p string, limit int) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w: it was exchanged while it was opened", v.name(p), ErrUnsafe), err, f.Close())
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", v.name(p), errExchanged), err, f.Close())
 	}
 	return f, info, nil
 }
