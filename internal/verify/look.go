@@ -63,6 +63,7 @@ type look struct {
 	// header is another than the remembered one. It is done under the eyes of
 	// confirm, so that what it sees is believed.
 	closely bool
+	most    int // transactions in one listing, where larger ones did not come in time; 0: any
 
 	parts    []part // listed in part only
 	asks     []*inquiry
@@ -128,48 +129,57 @@ func (l *look) all(ctx context.Context) error {
 // scan lists transactions with their values, and halves what cannot be listed.
 func (l *look) scan(ctx context.Context, from uint64, n int) error {
 	for n > 0 {
-		came := 0
-		received, err := l.r.list(ctx, from, n, listedKinds, func(h *proof.Header, entries []proof.ExportedEntry) error {
+		size, came := n, 0
+		if l.most > 0 {
+			size = min(n, l.most)
+		}
+		received, err := l.r.list(ctx, from, size, listedKinds, func(h *proof.Header, entries []proof.ExportedEntry) error {
 			l.transaction(h, entries)
 			came++
 			return nil
 		})
 		l.r.sizes.came(came, received)
-		from, n = from+uint64(came), n-came
+		from, n, size = from+uint64(came), n-came, size-came
 		if l.parted >= maxParted { // not all of the stretch in memory
 			if err := l.complete(ctx); err != nil {
 				return err
 			}
 		}
-		kind := troubleOf(err)
-		switch {
-		case kind.ends() && (kind != slow || n < 2):
+		switch kind := troubleOf(err); {
+		case kind.ends() && (kind != slow || size < 2):
 			return err
-		case n == 0: // whatever came after it
+		case size == 0: // whatever came after it
 		case kind == fine && came == 0:
 			return fmt.Errorf("the server does not show transaction %d, which is a trusted one", from)
 		case kind == fine || came > 0:
-		case n == 1:
-			return l.alone(ctx, from, err)
-		default:
-			if kind == tooLarge || kind == slow {
-				l.r.sizes.tooLarge(n)
-			}
-			if kind == gone {
-				judged, err := l.leap(ctx, from, n)
-				if err != nil {
-					return err
-				}
-				if judged > 0 {
-					from, n = from+uint64(judged), n-judged
-					continue
-				}
-			}
-			half := n / 2
-			if err := l.scan(ctx, from, half); err != nil {
+		case size == 1:
+			if err := l.alone(ctx, from, err); err != nil {
 				return err
 			}
-			from, n = from+uint64(half), n-half
+			from, n = from+1, n-1
+		case kind == slow: // each of the same size would take as long
+			l.most = size / 2
+			l.r.sizes.tooLarge(size)
+		default:
+			// What is too large may be one transaction: the stretches that
+			// come after this one get smaller once.
+			if kind == tooLarge && size == int(l.to-l.from)+1 {
+				l.r.sizes.tooLarge(size)
+			}
+			judged := 0
+			if kind == gone {
+				var err error
+				if judged, err = l.leap(ctx, from, size); err != nil {
+					return err
+				}
+			}
+			if judged == 0 {
+				judged = size / 2
+				if err := l.scan(ctx, from, judged); err != nil {
+					return err
+				}
+			}
+			from, n = from+uint64(judged), n-judged
 		}
 	}
 	return nil
