@@ -70,7 +70,10 @@ func sentence(r evidence.Report) string {
 	case evidence.Undetermined:
 		fmt.Fprintf(&b, "  %s: %s", r.Reason, r.Detail)
 	case evidence.Tampered:
-		fmt.Fprintf(&b, "  %s, incident %s", r.Kind, r.Incident)
+		fmt.Fprintf(&b, "  %s", r.Kind)
+		if r.Incident != "" {
+			fmt.Fprintf(&b, ", incident %s", r.Incident)
+		}
 		for _, f := range r.Findings {
 			fmt.Fprintf(&b, "\n             %s", finding(f))
 		}

@@ -19,7 +19,7 @@ import (
 func newVerify(env *Env) *cobra.Command {
 	var run audit.Verification
 	var percent float64
-	var export bool
+	var export, offline bool
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Verify every transaction, entry and value of the chosen databases",
@@ -32,11 +32,19 @@ Read permission is enough. Values that have expired, or that retention has remov
 header says so, are counted. So is what a reader is not shown, documents above all:
 --export fetches it, needs an administrator, and can block other exports of immudb while
 it runs. The auditor must not run at the same time; it verifies by itself, see
---audit-scrub.`,
+--audit-scrub.
+
+--offline asks no server and needs no password: what the auditor keeps of every ledger
+is compared with each other instead, down to the last hash of its mirror. It changes
+nothing, and the auditor may run meanwhile.`,
 		Example: `  immuclient verify -a db.example.org --audit-username auditor --audit-databases 'orders$'
-  immuclient verify --from 1000000 --verify-rate 20`,
+  immuclient verify --from 1000000 --verify-rate 20
+  immuclient verify --offline`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if offline {
+				return verifyOffline(cmd, env)
+			}
 			switch {
 			case percent <= 0 || percent > 100:
 				return usagef("--sample %v is not a percentage above 0 and up to 100", percent)
@@ -59,6 +67,7 @@ it runs. The auditor must not run at the same time; it verifies by itself, see
 	cmd.Flags().Uint64Var(&run.To, "to", 0, "last transaction to verify (default: the trusted one)")
 	cmd.Flags().Float64Var(&percent, "sample", 100, "`percentage` of the transactions to verify, in blocks taken at random")
 	boolVar(cmd.Flags(), &export, "export", "", "fetch what a reader is not shown with exportTx; needs an administrator")
+	boolVar(cmd.Flags(), &offline, "offline", "", "compare what the auditor keeps with each other, and ask no server")
 	config.Register(cmd.Flags(), config.Audit, config.Output)
 	return cmd
 }
