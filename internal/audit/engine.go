@@ -352,6 +352,9 @@ func (e *Engine) adopt(l *ledger, r *record, held bool) error {
 	l.epoch++
 	if r.trust.Baseline != l.trust.Baseline || r.trust.Walked != l.trust.Walked {
 		l.past.forget()
+		if s := r.trust.Proven; r.trust.Baseline.Origin == evidence.OriginAccepted && carriedVerifies(&s) {
+			l.past.witness(s, r.trust.ProvenAt) // an accepted state is kept as one that was proven
+		}
 	}
 	l.trust, l.walk, l.marks = r.trust, walk, r.marks
 	l.open = append(slices.Clip(r.open), unsaved...)

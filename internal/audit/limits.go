@@ -76,6 +76,10 @@ const (
 	mirrorers     = 4
 	mirrorRetry   = time.Minute
 	maxRefill     = 1 << 20
+	// maxSigned states that a server signed wait to be kept; more are thinned.
+	// statesPage of those kept are looked at at once.
+	maxSigned  = 1024
+	statesPage = 1000
 	// locateWithin bounds the search for where a ledger was changed, beside
 	// maxProbes; suffixHeaders after the trusted state are walked for it.
 	locateWithin  = 5 * time.Second

@@ -28,7 +28,9 @@ type mirrored struct {
 	first   uint64     // transaction of pending[0]
 	pending []proof.Hash
 	signed  []evidence.Witnessed
-	since   time.Time // when the oldest of them came
+	resigns time.Time // signed states that could not be kept wait until then
+	parted  bool      // what was kept of a history before the accepted one is set aside
+	since   time.Time // when the oldest of what waits came
 	behind  bool      // transactions before first are missing
 	rests   time.Time // trouble with it rests until then
 	trouble string    // what was said last, so that it is said once
@@ -59,21 +61,6 @@ func (k *mirrored) add(first uint64, alhs []proof.Hash) {
 	}
 }
 
-// witness takes a state that was proven.
-func (k *mirrored) witness(s proof.SignedState, at time.Time) {
-	if k == nil || len(s.Signature) == 0 {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.pending) == 0 && len(k.signed) == 0 {
-		k.since = time.Now()
-	}
-	if len(k.signed) < maxPending/64 {
-		k.signed = append(k.signed, evidence.Witnessed{State: s, At: at})
-	}
-}
-
 // forget drops what waits: trust changed by a decision, and what is mirrored
 // may be of the history before it.
 func (k *mirrored) forget() {
@@ -82,7 +69,8 @@ func (k *mirrored) forget() {
 	}
 	k.mu.Lock()
 	k.life++
-	k.bound, k.checked, k.first, k.pending, k.signed, k.behind, k.rests = 0, false, 0, nil, nil, false, time.Time{}
+	k.bound, k.checked, k.parted, k.first, k.pending, k.signed = 0, false, false, 0, nil, nil
+	k.behind, k.rests, k.resigns = false, time.Time{}, time.Time{}
 	k.mu.Unlock()
 }
 
@@ -96,7 +84,8 @@ func (k *mirrored) due(now time.Time) bool {
 	if now.Before(k.rests) {
 		return false
 	}
-	return !k.checked || k.behind || len(k.pending) >= pendingEnough || len(k.pending)+len(k.signed) > 0 && now.Sub(k.since) >= mirrorEvery
+	waits := len(k.pending) > 0 || len(k.signed) > 0 && !now.Before(k.resigns)
+	return !k.checked || k.behind || len(k.pending) >= pendingEnough || waits && now.Sub(k.since) >= mirrorEvery
 }
 
 // waits reports whether anything waits to be written.
@@ -122,14 +111,15 @@ func (k *mirrored) opened() (Mirror, error) {
 }
 
 // bind finds out how much of the mirror is known to be what was walked: the
-// root over it must be the walk's. misfit says that it is not. k.files is held.
-func (k *mirrored) bind(m Mirror, walk *proof.Walk) (misfit bool, err error) {
+// root over it must be the walk's. misfit says that it is not. What is found
+// does not count after a decision, which ends the life. k.files is held.
+func (k *mirrored) bind(m Mirror, walk *proof.Walk, life uint64) (misfit bool, err error) {
 	at := min(m.Size(), walk.At().TxID)
 	want, err := walk.Root(at)
 	var unproven *proof.Unproven
 	if errors.As(err, &unproven) {
 		// It lags too far to tell. What is fetched to fill it leads there.
-		k.settle(0, true)
+		k.settle(life, 0, true)
 		return false, nil
 	}
 	if err != nil {
@@ -144,33 +134,34 @@ func (k *mirrored) bind(m Mirror, walk *proof.Walk) (misfit bool, err error) {
 			return true, nil
 		}
 	}
-	k.settle(at, at < walk.At().TxID)
+	k.settle(life, at, at < walk.At().TxID)
 	return false, nil
 }
 
-func (k *mirrored) settle(bound uint64, behind bool) {
+func (k *mirrored) settle(life, bound uint64, behind bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.life != life {
+		return
+	}
 	k.bound, k.checked = bound, true
 	// What waits may close the gap.
 	k.behind = behind && (len(k.pending) == 0 || k.first > bound+1)
 }
 
-// write puts on disk what waits. k.files is held.
+// lives gives the life that goes with a view of the ledger that is taken after
+// it.
+func (k *mirrored) lives() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.life
+}
+
+// write puts walked transactions on disk that wait. k.files is held.
 func (k *mirrored) write(m Mirror) error {
 	k.mu.Lock()
-	life, first, alhs, signed := k.life, k.first, k.pending, k.signed
+	life, first, alhs := k.life, k.first, k.pending
 	k.mu.Unlock()
-	if len(signed) > 0 {
-		if err := m.Witness(signed); err != nil {
-			return err
-		}
-		k.mu.Lock()
-		if k.life == life {
-			k.signed = k.signed[len(signed):]
-		}
-		k.mu.Unlock()
-	}
 	if len(alhs) == 0 {
 		return nil
 	}
@@ -279,29 +270,6 @@ func (k *mirrored) subtree(level uint, index uint64) (proof.Hash, bool) {
 	return root, err == nil
 }
 
-// states gives the newest signed states of a range of transactions.
-func (k *mirrored) states(from, to uint64, limit int) []evidence.Witnessed {
-	if k == nil || from > to {
-		return nil
-	}
-	k.mu.Lock()
-	var out []evidence.Witnessed
-	for i := len(k.signed) - 1; i >= 0 && len(out) < limit; i-- {
-		if tx := k.signed[i].State.TxID; from <= tx && tx <= to {
-			out = append(out, k.signed[i])
-		}
-	}
-	k.mu.Unlock()
-	k.files.Lock()
-	defer k.files.Unlock()
-	if m, err := k.opened(); err == nil && len(out) < limit {
-		if kept, err := m.States(from, to, limit-len(out)); err == nil {
-			out = append(out, kept...)
-		}
-	}
-	return out
-}
-
 // keepMirrors writes what waits where it is worth it, and fetches what is
 // missing. It never waits.
 func (e *Engine) keepMirrors(ctx context.Context) {
@@ -333,48 +301,68 @@ func (e *Engine) mirror(ctx context.Context, l *ledger) (behind bool) {
 	}
 	k.files.Lock()
 	defer k.files.Unlock()
+	life := k.lives()
 	v := l.view()
 	if v.unmirrored() {
 		k.mu.Lock()
 		k.first, k.pending, k.checked, k.behind = 0, nil, true, false
 		k.mu.Unlock()
 	}
-	err := e.mirrorOnce(ctx, k, &v)
-	var salvage Salvage
-	if errors.As(err, &salvage) {
-		e.salvage(ctx, k, &v, salvage)
-		err = e.mirrorOnce(ctx, k, &v)
-	}
+	err := e.salvaging(ctx, k, &v, func(m Mirror) error { return e.mirrorOnce(ctx, k, m, &v, life) })
+	// Trouble with the signed states is none of the transactions', nor the
+	// other way round.
+	unkept := e.salvaging(ctx, k, &v, func(m Mirror) error { return k.keep(m, &v, life) })
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err == nil {
-		k.trouble = ""
-		return k.behind && !v.unmirrored()
+	if err != nil {
+		k.rests = time.Now().Add(mirrorRetry)
 	}
-	k.rests = time.Now().Add(mirrorRetry)
-	if k.trouble != err.Error() {
-		k.trouble = err.Error()
-		e.log.Error("the mirror cannot be kept; rounds go on without it, and where a ledger was changed may not be said exactly", "database", l.name.Database, "error", err)
+	if unkept != nil {
+		k.resigns = time.Now().Add(mirrorRetry)
 	}
-	return false
+	told := k.trouble
+	k.trouble = ""
+	switch {
+	case err != nil:
+		if k.trouble = err.Error(); k.trouble != told {
+			e.log.Error("the mirror cannot be kept; rounds go on without it, and where a ledger was changed may not be said exactly", "database", l.name.Database, "error", err)
+		}
+	case unkept != nil:
+		if k.trouble = unkept.Error(); k.trouble != told {
+			e.log.Error("states that the server signed cannot be kept; rounds go on, and evidence may show fewer of them", "database", l.name.Database, "error", unkept)
+		}
+	}
+	return err == nil && k.behind && !v.unmirrored()
+}
+
+// salvaging does work on the mirror, once more if a damaged part of it had to
+// be set aside. k.files is held.
+func (e *Engine) salvaging(ctx context.Context, k *mirrored, v *view, work func(Mirror) error) error {
+	for again := false; ; again = true {
+		m, err := k.opened()
+		if err == nil {
+			err = work(m)
+		}
+		var salvage Salvage
+		if again || !errors.As(err, &salvage) {
+			return err
+		}
+		e.salvage(ctx, k, v, salvage)
+	}
 }
 
 // mirrorOnce binds the mirror to the walk where that was not done yet, and
 // writes what waits. k.files is held.
-func (e *Engine) mirrorOnce(ctx context.Context, k *mirrored, v *view) error {
-	m, err := k.opened()
-	if err != nil {
-		return err
-	}
+func (e *Engine) mirrorOnce(ctx context.Context, k *mirrored, m Mirror, v *view, life uint64) error {
 	k.mu.Lock()
 	checked := k.checked
 	k.mu.Unlock()
 	if !checked {
-		misfit, err := k.bind(m, v.walk)
+		misfit, err := k.bind(m, v.walk, life)
 		if err == nil && misfit {
 			e.unfit(ctx, v, "what it holds is not what was walked")
 			if err = m.Truncate(0); err == nil {
-				k.settle(0, true)
+				k.settle(life, 0, true)
 			}
 		}
 		if err != nil {
@@ -444,7 +432,7 @@ func (k *mirrored) begin(walk *proof.Walk) (size uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if misfit, err := k.bind(m, walk); misfit || err != nil {
+	if misfit, err := k.bind(m, walk, k.lives()); misfit || err != nil {
 		k.forget() // it is looked at again, and said
 	}
 	return m.Size(), nil

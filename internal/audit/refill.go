@@ -75,6 +75,7 @@ func (e *Engine) patch(ctx context.Context, l *ledger, v *view, size uint64, bef
 	k := l.past
 	k.files.Lock()
 	defer k.files.Unlock()
+	life := k.lives()
 	if now := l.view(); now.epoch != v.epoch {
 		return false
 	}
@@ -84,7 +85,7 @@ func (e *Engine) patch(ctx context.Context, l *ledger, v *view, size uint64, bef
 		if tip, err = m.LeafHash(size); err == nil && tip != proof.LeafHash(before) {
 			e.unfit(ctx, v, fmt.Sprintf("transaction %d in it is not the one that the walked history continues", size))
 			if err = m.Truncate(0); err == nil {
-				k.settle(0, true)
+				k.settle(life, 0, true)
 				return true
 			}
 		}
@@ -105,11 +106,11 @@ func (e *Engine) patch(ctx context.Context, l *ledger, v *view, size uint64, bef
 	k.checked = false // the whole of it is compared with the walk again
 	k.mu.Unlock()
 	walk := l.view().walk
-	misfit, err := k.bind(m, walk)
+	misfit, err := k.bind(m, walk, life)
 	if err == nil && misfit {
 		e.unfit(ctx, v, "what it held before is not what was walked")
 		if err = m.Truncate(0); err == nil {
-			k.settle(0, true)
+			k.settle(life, 0, true)
 		}
 	}
 	if err == nil {

@@ -75,7 +75,7 @@ func (e *Engine) gather(ctx context.Context, v *view, inc *evidence.Incident) ev
 	if d := inc.Divergence; d != nil && d.FirstBadTx > 0 {
 		since = d.FirstBadTx
 	}
-	for _, kept := range v.past.states(since, min(inc.Trusted.TxID, to), keptStates) {
+	for _, kept := range v.past.states(v, since, min(inc.Trusted.TxID, to), keptStates) {
 		m.States = append(m.States, kept.State)
 	}
 	if len(m.States) > 0 && m.States[0].TxID != from {
