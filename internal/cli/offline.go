@@ -179,7 +179,7 @@ func (o *offline) judge(r evidence.Report, found []checked, d depth, open []evid
 		v.Offline.Problems++
 	}
 	if own > 0 {
-		details = append(details, fmt.Sprintf("%d of %d checks do not fit: the auditor's own state was changed, or its disk has failed, which says nothing about the server; see docs/operations.md, Verifying offline", own, len(found)))
+		details = append(details, fmt.Sprintf("%d of %d checks failed: the auditor's own state was changed, or its disk has failed, which says nothing about the server; see docs/operations.md, Verifying offline", own, len(found)))
 	}
 	if len(open) > 0 {
 		worst := slices.MinFunc(open, func(a, b evidence.Incident) int { return a.Kind.Rank() - b.Kind.Rank() })
