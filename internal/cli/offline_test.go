@@ -33,7 +33,7 @@ func offline(t *testing.T, dir string, args ...string) (code int, out string) {
 	return code, text.String()
 }
 
-// sound demands that everything fits.
+// soundOffline demands that everything fits.
 func soundOffline(t *testing.T, dir string) string {
 	t.Helper()
 	code, out := offline(t, dir)
