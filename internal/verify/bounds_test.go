@@ -225,7 +225,7 @@ func TestTooLarge(t *testing.T) {
 	if calls := s.count(func(call) bool { return true }); calls > 250 {
 		t.Errorf("%d calls", calls)
 	}
-	if s.count(func(c call) bool { return c.from > 8000 && c.limit >= 500 }) == 0 {
+	if s.count(func(c call) bool { return c.from > 8000 && c.limit >= 200 }) == 0 {
 		t.Error("pages are still small long after what was too large")
 	}
 }

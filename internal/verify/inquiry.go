@@ -293,11 +293,17 @@ func (q *inquiry) byKey(ctx context.Context) error {
 		case damaged:
 			f.what, f.cause = unreadable, err
 		case gone:
-			f.what, f.cause = lost, err
+			f.cause = err
 			ok, err := q.r.retained(ctx, q.header.ID)
 			if err != nil {
 				return err
 			}
+			if !ok && q.r.retain.known.Load() > 0 && troubleOf(q.errs[KeyValue]) == damaged {
+				// It may be there itself, and refer to a value that retention
+				// has removed: what the listing stumbled over is something else.
+				continue
+			}
+			f.what = lost
 			if ok {
 				for _, j := range list[:n] {
 					q.fates[j] = *f

@@ -197,3 +197,36 @@ func TestLeap(t *testing.T) {
 		t.Logf("%d calls for %d transactions", calls, n)
 	}
 }
+
+// A reference outlives what it refers to: beside a value that is damaged, or
+// gone, it is not taken for another one because Get cannot follow it.
+func TestReferenceToTruncated(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(g *rig, tx uint64){
+		"value":         func(g *rig, tx uint64) { g.tamper(func(h *ledger.History) { h.SetValue(tx, 1, []byte("\x00x")) }) },
+		"value-missing": func(g *rig, tx uint64) { g.remove(tx, tx) },
+		"":              func(*rig, uint64) {},
+	} {
+		g := newRig(t, ledger.Config{HeaderVersion: 1})
+		g.fill(20)
+		g.truncate(11)
+		tx := g.commit(ledger.Tx{Entries: []ledger.Entry{
+			ledger.ReferenceEntry([]byte("ref"), []byte("k3/0"), 4), {Key: []byte("beside"), Value: []byte("v")},
+		}})
+		g.fill(5)
+		g.remember()
+		harm(g, tx)
+		sum, err := g.verify(g.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch d := sum.Damages; {
+		case name == "" && (len(d) > 0 || sum.Clean != sum.To):
+			t.Errorf("nothing was done, and yet %+v", d)
+		case name == "value" && (len(d) != 1 || d[0].Tx != tx || d[0].Where.KeyText != "beside"):
+			t.Errorf("%s: %+v", name, d)
+		case name == "value-missing" && (len(d) != 2 || d[0].Tx != tx || string(d[0].Kind) != name || string(d[1].Kind) != name):
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
