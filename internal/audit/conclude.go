@@ -119,6 +119,10 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 		dirty = true
 		advanceScrub(&t, g, now)
 	}
+	if out.again && !frozen {
+		dirty = true
+		lookAgain(&t)
+	}
 	if out.key != nil {
 		dirty = true
 		if !out.first {

@@ -43,6 +43,16 @@ type glance struct {
 	ended   bool // its time was over; it goes on where it stopped
 }
 
+// looked is how far from the beginning of the range everything was looked at:
+// also behind transactions that could not be read, so that one which a server
+// refuses hides no other. Each that was settled is counted once, in order.
+func (g *glance) looked() uint64 {
+	if len(g.sum.Unread) == 0 {
+		return g.sum.Through
+	}
+	return min(g.sum.To, g.sum.From-1+g.sum.Transactions)
+}
+
 // clean is how far from the beginning of the range all of it held.
 func (g *glance) clean() uint64 {
 	clean := g.sum.Through
@@ -75,7 +85,10 @@ func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted
 	// No longer than a slice, once it is its turn.
 	slice, cancel := context.WithTimeout(ctx, deepSlice)
 	defer cancel()
-	o.Source, o.Database, o.Trusted, o.From, o.To = d.Source, db, trusted, from, to
+	if o.Source == nil {
+		o.Source = &paced{d.Source, e.reading}
+	}
+	o.Database, o.Trusted, o.From, o.To = db, trusted, from, to
 	o.Export, o.Retained = d.Export, v.trust.Scrub.Retained
 	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes/deepPerServer
 	o.Confirm = func(ctx context.Context, look func(context.Context) error) error {
@@ -85,7 +98,8 @@ func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted
 		o.Mirror = m
 	}
 	sum, err := verify.Run(slice, o)
-	g := glance{from: from, sum: sum, ended: slice.Err() != nil && ctx.Err() == nil && sum.Through >= from}
+	g := glance{from: from, sum: sum}
+	g.ended = slice.Err() != nil && ctx.Err() == nil && g.looked() >= from
 	for _, damage := range sum.Damages {
 		if !accepted(v.trust.Accepted, &damage) {
 			g.damages = append(g.damages, damage)
@@ -113,25 +127,34 @@ func findingOfDamage(d *verify.Damage) evidence.Finding {
 }
 
 // namedRightly does work on a token that was bound by name a moment before, and
-// that names the right database before and after.
+// that names the right database before and after. A call that fails costs the
+// token, and others are made meanwhile: then it is done again. It counts after
+// all where that happens every time, or a server could keep verification from
+// getting beyond a transaction by refusing it: each token was bound by name
+// since, and the names were right.
 func (e *Engine) namedRightly(ctx context.Context, db string, work func(context.Context) error) error {
 	if err := e.o.Server.Bind(ctx, db); err != nil {
 		return err
 	}
-	binding := e.o.Server.Binding(db)
-	before, err := e.o.Server.CurrentState(ctx, db)
-	if err != nil {
-		return err
-	}
-	if err := work(ctx); err != nil {
-		return err
-	}
-	after, err := e.o.Server.CurrentState(ctx, db)
-	switch {
-	case err != nil:
-		return err
-	case before.DB != db || after.DB != db || binding == 0 || e.o.Server.Binding(db) != binding:
-		return doubtf(evidence.Unstable, "the token did not stay bound to %q", db)
+	for range confirmTries {
+		before, err := e.o.Server.CurrentState(ctx, db)
+		if err != nil {
+			return err
+		}
+		binding := e.o.Server.Binding(db)
+		if err := work(ctx); err != nil {
+			return err
+		}
+		kept := binding != 0 && e.o.Server.Binding(db) == binding
+		after, err := e.o.Server.CurrentState(ctx, db)
+		switch {
+		case err != nil:
+			return err
+		case before.DB != db || after.DB != db:
+			return doubtf(evidence.Unstable, "the token did not stay bound to %q", db)
+		case kept && e.o.Server.Binding(db) == binding:
+			return nil
+		}
 	}
 	return nil
 }

@@ -98,6 +98,7 @@ type Engine struct {
 	slots, slow, walks *semaphore.Weighted
 	mirrors            *semaphore.Weighted // who writes to a mirror now
 	deep               *semaphore.Weighted // whose contents are verified now
+	reading, scrubbing *rate.Limiter       // bytes of contents that are read in a second; nil: no bound
 	walkRate           *rate.Limiter
 	chatter            *rate.Limiter
 	nowhere            *proof.Walk // before transaction 1; shared, so never moved
@@ -166,6 +167,8 @@ type ledger struct {
 	roundAt      time.Time   // when the round in flight began
 	deepAfter    time.Time   // deep verification that met an error rests until then
 	recheckAt    time.Time   // known damage is not looked at again before
+	leftAfter    time.Time   // nor what could not be verified
+	leftAt       uint64      // the first such that could be, when looked at again
 	lookedAt     uint64      // how far deep verification has come just now
 	checked      proof.State // how far new values are verified that are not trusted yet
 	// unsaved are the events of incidents in open that are not on disk yet.
@@ -198,6 +201,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		chatter: rate.NewLimiter(chatter, chatterBurst),
 		nowhere: new(proof.Walk), ledgers: map[string]*ledger{},
 	}
+	e.reading, e.scrubbing = newPace(o.Deep.BytesPerSecond), newPace(o.Deep.ScrubBytes)
 	if o.WalkRate > 0 {
 		e.walkRate = rate.NewLimiter(rate.Limit(o.WalkRate), max(o.WalkRate, pageHeaders))
 	}

@@ -39,6 +39,7 @@ type outcome struct {
 	damages    []verify.Damage
 	scrubbed   *glance
 	unverified bool
+	again      bool // deep verification begins again behind what is verified
 	// What the investigation of the findings brought to light.
 	investigated bool
 	divergence   *evidence.Divergence

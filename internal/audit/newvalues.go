@@ -37,7 +37,7 @@ func (e *Engine) verifyNew(ctx context.Context, l *ledger, v *view, out *outcome
 	if trusted.TxID == 0 {
 		bindings = bindings[1:]
 	}
-	g := e.lookInto(ctx, v, from, goal.TxID, bindings, verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond / deepPerServer})
+	g := e.lookInto(ctx, v, from, goal.TxID, bindings, verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond})
 	g.unseen = true
 	out.damaged(g.damages)
 	if g.doubt == nil && g.sum.Unsettled.TxID <= goal.TxID {

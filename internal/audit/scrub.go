@@ -31,7 +31,7 @@ func (l *ledger) deepDue(e *Engine, now time.Time) bool {
 	v := l.view()
 	l.mu.Lock()
 	rests := now.Before(l.deepAfter)
-	recheck := l.recheckDue(now)
+	recheck := l.recheckDue(now) || l.leftDue(now)
 	l.mu.Unlock()
 	if rests || !v.known() || v.frozen() || v.trust.Retired {
 		return false
@@ -73,17 +73,18 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	v := l.view()
 	began := time.Now()
 	e.recheck(ctx, l, &v, began)
+	e.lookBack(ctx, l, &v, began)
 	from, to, unseen, due := e.nextRange(&v, began)
 	if !due || ctx.Err() != nil {
 		return
 	}
-	rate := e.o.Deep.BytesPerSecond
+	rate, source := e.o.Deep.BytesPerSecond, &paced{e.o.Deep.Source, e.reading}
 	if !unseen && e.o.Deep.ScrubBytes > 0 {
-		rate = e.o.Deep.ScrubBytes
+		rate, source.limit = e.o.Deep.ScrubBytes, e.scrubbing
 	}
 	g := e.lookInto(ctx, &v, from, to, v.bindings(), verify.Options{
-		BytesPerSecond: rate / deepPerServer,
-		Progress:       func(p verify.Progress) { l.looking(p.Through) },
+		Source: source, BytesPerSecond: rate,
+		Progress: func(p verify.Progress) { l.looking(p.Through) },
 	})
 	g.unseen = unseen
 	l.looking(0)
@@ -91,11 +92,14 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	if g.doubt == nil || g.ended {
 		return // there is more, and it goes on at the next turn
 	}
-	l.mu.Lock()
-	l.deepAfter = time.Now().Add(deepRetry)
-	l.mu.Unlock()
+	if len(g.sum.Unread) == 0 || g.looked() < g.from { // else it goes on behind them
+		l.mu.Lock()
+		l.deepAfter = time.Now().Add(deepRetry)
+		l.mu.Unlock()
+	}
 	if ctx.Err() == nil && e.mayLog() {
-		e.log.Warn("deep verification rests", "database", l.name.Database, "settled", g.sum.Through, "reason", string(g.doubt.reason), "detail", g.doubt.detail)
+		e.log.Warn("deep verification could not read everything", "database", l.name.Database, "looked_at", g.looked(), "verified", g.clean(),
+			"unread", g.sum.Tally.Unread, "reason", string(g.doubt.reason), "detail", g.doubt.detail)
 	}
 }
 
@@ -109,7 +113,7 @@ func (e *Engine) settle(ctx context.Context, l *ledger, v *view, g *glance, bega
 		l.mu.Lock()
 		l.deepAfter = time.Now().Add(deepRetry)
 		l.mu.Unlock()
-	} else if g.sum.Through >= g.from {
+	} else if g.looked() >= g.from {
 		out.scrubbed = g
 	}
 	return e.conclude(ctx, l, v, out, began)
@@ -121,7 +125,7 @@ func advanceScrub(t *evidence.Trust, g *glance, now time.Time) {
 	if s.Began.IsZero() {
 		s.Began = now
 	}
-	through, clean := min(g.sum.Through, t.Walked), min(g.clean(), t.Walked)
+	through, clean := min(g.looked(), t.Walked), min(g.clean(), t.Walked)
 	all := g.sum.Total()
 	s.Verified += all.Verified
 	s.Bytes += all.Bytes

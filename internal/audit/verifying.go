@@ -94,11 +94,13 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 				}
 			},
 		})
-		g.unseen = at <= v.trust.Scrub.Settled+1 && g.sum.Through > v.trust.Scrub.Settled
+		g.unseen = at <= v.trust.Scrub.Settled+1 && g.looked() > v.trust.Scrub.Settled
 		total.Tally.Add(g.sum.Tally)
 		total.Damages = append(total.Damages, g.sum.Damages[:min(len(g.sum.Damages), evidence.MaxFindings-len(total.Damages))]...)
-		total.Unread = append(total.Unread, g.sum.Unread...)
-		total.Through = max(total.Through, g.sum.Through)
+		if len(total.Unread) == 0 {
+			total.Through = max(total.Through, g.sum.Through)
+		}
+		total.Unread = append(total.Unread, g.sum.Unread[:min(len(g.sum.Unread), evidence.MaxFindings-len(total.Unread))]...)
 		if clean && total.Clean+1 >= at {
 			total.Clean = max(total.Clean, g.sum.Clean)
 		}
@@ -114,20 +116,20 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 		switch {
 		case ctx.Err() != nil:
 			return total, e.standing(l, g.doubt), &verify.Stopped{At: total.Through + 1, Err: context.Cause(ctx)}
-		case g.doubt != nil && (g.sum.Through < at || len(g.sum.Unread) == 0 && !g.ended):
-			return total, e.standing(l, g.doubt), &verify.Stopped{At: g.sum.Through + 1, Err: g.doubt}
+		case g.doubt != nil && (g.looked() < at || len(g.sum.Unread) == 0 && !g.ended):
+			return total, e.standing(l, g.doubt), &verify.Stopped{At: min(total.Through, g.sum.Through) + 1, Err: g.doubt}
 		}
 		if len(g.sum.Unread) > 0 && unread == nil {
 			unread = g.doubt
 		}
-		at = g.sum.Through + 1
+		at = g.looked() + 1
 	}
 	// An operator who repaired something is waiting for this.
 	l.mu.Lock()
 	l.recheckAt = time.Time{}
 	l.mu.Unlock()
 	e.recheck(ctx, l, &v, time.Now())
-	if n := len(total.Unread); n > 0 && unread != nil {
+	if n := total.Tally.Unread; n > 0 && unread != nil {
 		d := doubtf(unread.reason, "%d transactions could not be read, the first is %d: %s", n, total.Unread[0].Tx, unread.detail)
 		return total, e.standing(l, d), d
 	}
@@ -139,7 +141,7 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 func (e *Engine) settleAsked(ctx context.Context, l *ledger, v *view, g *glance, began time.Time, whole bool) evidence.Report {
 	if !whole || !g.unseen {
 		g2 := *g
-		g2.from = g.sum.Through + 1 // nothing of it is stored but damage
+		g2.from = g.looked() + 1 // nothing of it is stored but damage
 		return e.settle(context.WithoutCancel(ctx), l, v, &g2, began)
 	}
 	return e.settle(context.WithoutCancel(ctx), l, v, g, began)
