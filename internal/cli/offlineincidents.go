@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,6 +134,29 @@ func (e *evidenceCheck) unclaimed(file string) {
 	case e.live && time.Since(o.File.At) < freshEvidence:
 		e.ok(about, "it verifies, and incident %s is being opened", o.File.Incident)
 	default:
-		e.problem(about, "this auditor signed it on %s, and there is no incident %s: after a crash in that moment it was opened again under another name; else it was taken out of the state: %s", when(o.File.At), o.File.Incident, nextTrust)
+		if id := e.again(o.File); id != "" {
+			e.ok(about, "it verifies; the auditor died before incident %s was stored, and found the same again as %s: keep both files, there is nothing to do", o.File.Incident, id)
+			return
+		}
+		e.problem(about, "this auditor signed it on %s, and there is no incident %s: it died before that was stored, and has not found the same since; or it was taken out of the state. Treat what the file shows as an incident (immuclient evidence verify), and move it away when that is settled; if the auditor did not die then, %s", when(o.File.At), o.File.Incident, nextTrust)
 	}
+}
+
+// again gives the incident in which the auditor found, after it had died, what
+// is in a file without one; "" where there is none.
+func (e *evidenceCheck) again(f *evidence.File) string {
+	for _, inc := range e.known {
+		if inc.Name != f.Name || inc.Kind != f.Kind || inc.OpenedAt.Before(f.At) {
+			continue
+		}
+		for i := range f.Findings {
+			if slices.ContainsFunc(inc.Findings, func(g evidence.Finding) bool {
+				want := f.Findings[i]
+				return g.Kind == want.Kind && g.Check == want.Check && g.Tx == want.Tx && g.Want == want.Want && g.Key == want.Key
+			}) {
+				return inc.ID
+			}
+		}
+	}
+	return ""
 }
