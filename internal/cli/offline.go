@@ -34,11 +34,18 @@ func verifyOffline(cmd *cobra.Command, env *Env) error {
 			checkup: &checkup{s: s, live: true, needGuard: given},
 			env:     env, chosen: c.LedgerFilter(), out: newPrinter(env, c.Audit.JSON),
 		}
-		err := o.run(ctx)
-		if ctx.Err() != nil {
-			return unknown(errors.New("interrupted: not everything was looked at; nothing was changed, type the same again"))
+		reports, err := o.run(ctx)
+		if err != nil && ctx.Err() != nil {
+			err = errors.New("interrupted: not everything was looked at; nothing was changed, type the same again")
 		}
-		return err
+		code := exitCode(reports)
+		if err != nil {
+			code = max(code, exitUnknown) // tampering stays tampering
+		}
+		if code != exitConsistent {
+			return &exitError{code: code, err: err}
+		}
+		return nil
 	})
 }
 
@@ -66,9 +73,10 @@ type offlineJSON struct {
 	Checks   []checked `json:"checks"`
 }
 
-func (o *offline) run(ctx context.Context) error {
+// run gives the verdicts that were printed, also beside an error.
+func (o *offline) run(ctx context.Context) (reports []evidence.Report, err error) {
 	if err := o.begin(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer o.end()
 	o.show = func(_ evidence.Name, now mirror.Inspected, size uint64) {
@@ -76,11 +84,11 @@ func (o *offline) run(ctx context.Context) error {
 	}
 	directory, err := o.state(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	incidents, err := o.incidents(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	byLedger := map[evidence.Name][]checked{}
 	for _, c := range incidents {
@@ -91,30 +99,26 @@ func (o *offline) run(ctx context.Context) error {
 		name := evidence.Name{Server: c.Server, Database: c.Database}
 		byLedger[name] = append(byLedger[name], c)
 	}
-	var reports []evidence.Report
 	for _, name := range o.names(byLedger) {
 		v, err := o.verdict(ctx, name, byLedger[name])
 		if err != nil {
-			return err
+			return reports, err
 		}
 		reports = append(reports, v.Report)
 		o.print(v)
 	}
 	if len(reports) == 0 {
-		return unknown(errors.New("no ledger to verify: nothing is remembered of a database that --audit-databases names; type immuclient trust list to see what is"))
+		return nil, errors.New("no ledger to verify: nothing is remembered of a database that --audit-databases names; type immuclient trust list to see what is")
 	}
 	// What is about no ledger is only said where it does not fit.
 	if v := o.judge(evidence.Report{Time: time.Now()}, directory, depth{}, nil); v.Verdict != evidence.Consistent {
 		reports = append(reports, v.Report)
 		o.print(v)
 	}
-	if code := exitCode(reports); code != exitConsistent {
-		return &exitError{code: code}
-	}
 	if err := o.out.failed(); err != nil {
-		return fmt.Errorf("printing the outcome: %w", err)
+		return reports, fmt.Errorf("printing the outcome: %w", err)
 	}
-	return nil
+	return reports, nil
 }
 
 // names are the chosen ledgers: those that are trusted, and those that there is
