@@ -9,6 +9,7 @@ import (
 	"immuaudit/internal/ledger"
 	"immuaudit/internal/verify"
 	"immuaudit/internal/wire/schema"
+	"immuaudit/proof"
 )
 
 // remove removes the values of transactions, as retention does, and records
@@ -228,5 +229,46 @@ func TestReferenceToTruncated(t *testing.T) {
 		case name == "value-missing" && (len(d) != 2 || d[0].Tx != tx || string(d[0].Kind) != name || string(d[1].Kind) != name):
 			t.Errorf("%s: %+v", name, d)
 		}
+	}
+}
+
+// A record that nothing needs is neither looked for nor believed.
+func TestRecordNotNeeded(t *testing.T) {
+	t.Parallel()
+	s := ordinary(t, 30) // with documents, which are asked for one by one
+	s.add(t, proof.TxMetadata{TruncatedTxID: 25})
+	o := s.options()
+	o.Mirror = s.mirror[:30]
+	sum, err := verified(t, t.Context(), o)
+	if n := s.count(func(c call) bool { return c.op == "headers" }); err != nil || sum.Unsettled.TxID != 0 || n > 0 || sum.Clean != 30 {
+		t.Errorf("%v, %d calls for headers: %+v", err, n, sum)
+	}
+}
+
+// Where whole pages are judged by some of their transactions, what was never to
+// be seen is counted for what it is.
+func TestLeapKinds(t *testing.T) {
+	t.Parallel()
+	const n = 1500
+	s := &script{}
+	for range n {
+		past := put("\x00past", "v")
+		past.Metadata = proof.EntryMetadata{HasExpiry: true, ExpiresAt: 1}
+		s.add(t, proof.TxMetadata{}, put("\x00k", "v"), put("\x03document", "d"), past, put("\x01set", ""))
+	}
+	s.add(t, proof.TxMetadata{TruncatedTxID: n + 1})
+	s.before = func(c call) error {
+		if c.from <= n && (c.op == "values" && c.values != "\x01" || c.op == "get") {
+			return refused(endOfFile)
+		}
+		return nil
+	}
+	sum, err := verified(t, t.Context(), s.options())
+	kv := sum.Kinds[verify.KeyValue]
+	if err != nil || kv.Truncated != n || kv.Expired != n || sum.Kinds[verify.Document].Unseen != n || sum.Kinds[verify.SortedSet].Verified != n || sum.Tally.Damages() > 0 {
+		t.Errorf("%v: %+v", err, sum.Tally)
+	}
+	if calls := s.count(func(call) bool { return true }); calls > 6*n {
+		t.Errorf("%d calls", calls)
 	}
 }

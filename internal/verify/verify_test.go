@@ -153,6 +153,7 @@ func TestParts(t *testing.T) {
 		"nothing known":      {verify.Options{Source: g.client}, "first contact"},
 		"beyond":             {verify.Options{Source: g.client, Mirror: g.mirror, To: 501}, "beyond the newest trusted one, 500"},
 		"contradicting":      {verify.Options{Source: g.client, Mirror: g.mirror, Trusted: []proof.State{{TxID: 9}}}, "trust check"},
+		"contradicting last": {verify.Options{Source: g.client, Mirror: g.mirror, Trusted: []proof.State{{TxID: 500}}}, "trust check"},
 		"contradicting each": {verify.Options{Source: g.client, Trusted: []proof.State{{TxID: 9}, {TxID: 9, Alh: proof.Hash{1}}}}, "two trusted states"},
 		"broken memory":      {verify.Options{Source: g.client, Mirror: broken{}, Trusted: g.trusted}, "reading the mirror: out of order"},
 	} {

@@ -214,14 +214,17 @@ func TestFillTrouble(t *testing.T) {
 		}
 	}
 	// Too large together, and not one by one.
-	s := ordinary(t, 100)
+	s := &script{}
+	for range 100 {
+		s.add(t, proof.TxMetadata{}, put("\x00k", "v"), put("\x03document", "d"))
+	}
 	s.before = func(c call) error {
 		if c.op == "digests" && c.limit > 1 {
 			return fault(wire.TooLarge)
 		}
 		return nil
 	}
-	if sum, err := verified(t, t.Context(), s.options()); err != nil || sum.Clean != 100 || sum.Total().Unseen != 10 || sum.Unstable > 0 {
+	if sum, err := verified(t, t.Context(), s.options()); err != nil || sum.Clean != 100 || sum.Total().Unseen != 100 || sum.Unstable > 0 {
 		t.Errorf("%v: %+v", err, sum)
 	}
 }
