@@ -64,10 +64,10 @@ type snapshot struct {
 	// As in the original: names, helps and labels are a contract.
 	currentRoot, previousRoot, result, runAt *prometheus.Desc
 
-	verdict, trusted, walked, verified, observed, lastSuccess, lastAttempt *prometheus.Desc
-	openIncidents, stale, paused, laggingTrees, calls, received, sent      *prometheus.Desc
-	mirrored, notGrowing, clockSkew                                        *prometheus.Desc
-	passes, passPosition, passEnd, contents, contentBytes, damages         *prometheus.Desc
+	verdict, trusted, walked, verified, observed, lastSuccess, lastAttempt     *prometheus.Desc
+	openIncidents, stale, paused, laggingTrees, calls, received, sent          *prometheus.Desc
+	mirrored, notGrowing, clockSkew                                            *prometheus.Desc
+	passes, passPosition, passEnd, contents, contentBytes, damages, unverified *prometheus.Desc
 
 	ledgers, ledgersOmitted, serverUp, loopAt, roundsTotal, roundsInFlight *prometheus.Desc
 	callsInFlight, logins, dropped                                         *prometheus.Desc
@@ -75,7 +75,7 @@ type snapshot struct {
 }
 
 // seriesPerLedger is how many series ledger() makes of one ledger.
-const seriesPerLedger = 25
+const seriesPerLedger = 26
 
 func newSnapshot(opts Options) *snapshot {
 	original := func(name, help string) *prometheus.Desc {
@@ -113,6 +113,7 @@ func newSnapshot(opts Options) *snapshot {
 		contents:      perLedger("scrub_entries_total", "Entries whose value was verified, since the first pass began."),
 		contentBytes:  perLedger("scrub_value_bytes_total", "Bytes of values that were verified, since the first pass began."),
 		damages:       perLedger("damages", "Damaged entries and values in open incidents."),
+		unverified:    perLedger("unverified_tx", "First transaction that deep verification could not read, with no incident that says why; 0 if there is none."),
 		openIncidents: perLedger("open_incidents", "Incidents that wait for an operator's decision."),
 		stale:         perLedger("stale", "1 while no verdict could be reached for longer than --audit-stale-after."),
 		notGrowing:    perLedger("not_growing", "1 while there was no new transaction for longer than --audit-expect-growth."),
@@ -149,7 +150,7 @@ func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 		s.currentRoot, s.previousRoot, s.result, s.runAt,
 		s.verdict, s.trusted, s.walked, s.verified, s.mirrored, s.observed, s.lastSuccess, s.lastAttempt,
 		s.openIncidents, s.stale, s.paused, s.laggingTrees, s.calls, s.received, s.sent,
-		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages,
+		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages, s.unverified,
 		s.ledgers, s.ledgersOmitted, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
 		s.callsInFlight, s.logins, s.dropped,
 		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo,
@@ -231,6 +232,7 @@ func (s *snapshot) ledger(e emitter, l *audit.LedgerStatus, used Usage, server, 
 	e.counter(s.contents, l.Scrub.Verified, server, name)
 	e.counter(s.contentBytes, l.Scrub.Bytes, server, name)
 	e.gauge(s.damages, float64(l.Damages), server, name)
+	e.gauge(s.unverified, float64(l.UnverifiedTx), server, name)
 	e.gauge(s.notGrowing, truth(l.NotGrowing), server, name)
 	e.gauge(s.clockSkew, truth(l.ClockSkew), server, name)
 	e.gauge(s.paused, truth(l.Paused || l.Retired), server, name)
