@@ -415,3 +415,25 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// What was read is good although the rate would not have allowed it in the time
+// there was: a run ends with its time, and the next one goes on after it.
+func TestRateDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{}
+		for range 1000 {
+			s.add(t, proof.TxMetadata{}, put("\x00k", "v"))
+		}
+		s.bytes = 1 << 20 // of each transaction, at 10 kB a second
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		began := time.Now()
+		o := s.options()
+		o.BytesPerSecond = 10_000
+		sum, err := verified(t, ctx, o)
+		if !errors.Is(err, context.DeadlineExceeded) || sum.Through == 0 || sum.Through == 1000 || time.Since(began) != 30*time.Second {
+			t.Errorf("%v after %s: %+v", err, time.Since(began), sum)
+		}
+	})
+}
