@@ -93,12 +93,14 @@ const (
 	deepPerServer = 2
 	deepSlice     = 30 * time.Second
 	deepRetry     = 30 * time.Second
-	// confirmTries is how often damage is looked at for a token that stays.
+	recheckEvery  = time.Minute
+	scrubLeast    = 1000
+	scrubPause    = time.Minute
+	// leftRetry is how long what can be read again, and cannot be verified all
+	// the same, is left alone; confirmTries is how often damage is looked at
+	// for a token that stays.
+	leftRetry    = time.Hour
 	confirmTries = 3
-	leftRetry    = time.Hour // for what can be read and is not verified all the same
-	recheckEvery = time.Minute
-	scrubLeast   = 1000
-	scrubPause   = time.Minute
 	// maxAccepted damages of a ledger are lived with.
 	maxAccepted = 1000
 	// maxChecks of a round are noted in the evidence.
