@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"immuaudit/evidence"
 	"immuaudit/proof"
 )
@@ -32,11 +30,17 @@ func (e *Engine) beginWalk(ctx context.Context, l *ledger) {
 		return
 	}
 	e.work.Add(1)
-	go func() {
-		defer e.work.Done()
-		defer l.walking.Store(false)
-		e.walkBehind(ctx, l, math.MaxUint64, e.walks)
-	}()
+	m := march{budget: math.MaxUint64}
+	var turn func()
+	turn = func() { // others are let past between two stretches
+		if m.step(ctx, e, l) {
+			e.walks.do(turn)
+			return
+		}
+		l.walking.Store(false)
+		e.work.Done()
+	}
+	e.walks.do(turn)
 }
 
 // destination is where the background walk goes: the proven state, and after
@@ -51,38 +55,42 @@ func (l *ledger) destination(v *view) proof.SignedState {
 	return v.trust.Proven
 }
 
-// walkBehind walks until it stands at the newest proven state, or has taken
-// budget headers. The report is that of the newest stretch, and only tampering
-// found by it says more than the rounds do. Each stretch takes one of slots,
-// if those are given, so that walks take turns.
-func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64, slots *semaphore.Weighted) (r evidence.Report) {
+// march is a background walk under way.
+type march struct {
+	budget uint64 // headers that it may still take
 	// Beyond the proven state a walk is nothing to trust until it meets the
 	// state that the server claims (and signs), and before it not until it is
 	// bound to it: it is kept here, not stored. A decision voids it.
-	var ahead *reached
-	var epoch uint64
-	for budget > 0 && ctx.Err() == nil {
-		if slots != nil {
-			if err := slots.Acquire(ctx, 1); err != nil {
-				return r
-			}
-		}
-		v := l.view()
-		if ahead != nil && epoch == v.epoch && ahead.walk.At().TxID > v.walk.At().TxID {
-			v.walk, v.ahead = ahead.walk, ahead
-		}
-		var taken uint64
-		var more bool
-		r, ahead, taken, more = e.stretch(ctx, l, &v, budget)
-		if slots != nil {
-			slots.Release(1)
-		}
-		if !more {
-			return r
-		}
-		epoch, budget = v.epoch, budget-min(budget, taken)
+	ahead *reached
+	epoch uint64
+	// report is that of the newest stretch; only tampering found by it says
+	// more than the rounds do.
+	report evidence.Report
+}
+
+// step walks one stretch and reports whether there is more to walk.
+func (m *march) step(ctx context.Context, e *Engine, l *ledger) bool {
+	if m.budget == 0 || ctx.Err() != nil {
+		return false
 	}
-	return r
+	v := l.view()
+	if m.ahead != nil && m.epoch == v.epoch && m.ahead.walk.At().TxID > v.walk.At().TxID {
+		v.walk, v.ahead = holding(m.ahead.walk), m.ahead
+	}
+	var taken uint64
+	var more bool
+	m.report, m.ahead, taken, more = e.stretch(ctx, l, &v, m.budget)
+	m.epoch, m.budget = v.epoch, m.budget-min(m.budget, taken)
+	return more
+}
+
+// walkBehind walks until it stands at the newest proven state, or has taken
+// budget headers.
+func (e *Engine) walkBehind(ctx context.Context, l *ledger, budget uint64) evidence.Report {
+	m := march{budget: budget}
+	for m.step(ctx, e, l) {
+	}
+	return m.report
 }
 
 // reached is where a walk stands that is not stored yet, with what it went over

@@ -112,7 +112,7 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 			return fmt.Errorf("encoding the walk: %w", err)
 		}
 		dirty = true
-		t.Walk, t.Walked, walk = b, w.At().TxID, w
+		t.Walk, t.Walked, walk = b, w.At().TxID, restingAt(w, b)
 		c.Forget = t.Walked
 	}
 	if g := out.scrubbed; g != nil && !frozen {

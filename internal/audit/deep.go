@@ -33,6 +33,31 @@ type Deep struct {
 	Export bool
 }
 
+// shares says how the memory for contents is divided: one half for a long look
+// at a time, the other for short ones, which must not wait for it: most ledgers
+// only ever have a few new transactions.
+func (d *Deep) shares() (long, short, shorts int64) {
+	half := max(0, d.MemoryBytes) / 2
+	if half == 0 {
+		half = verify.DefaultMemory / 2
+	}
+	shorts = max(1, half/verify.LeastMemory(d.MessageBytes))
+	return half, half / shorts, shorts
+}
+
+// admit waits until it is the turn of a look at so many transactions, and gives
+// how much it may hold.
+func (e *Engine) admit(ctx context.Context, transactions uint64) (memory int64, release func(), err error) {
+	long, short, _ := e.o.Deep.shares()
+	if transactions > longLook && e.long.TryAcquire(1) {
+		return long, func() { e.long.Release(1) }, nil
+	}
+	if err := e.short.Acquire(ctx, 1); err != nil {
+		return 0, nil, err
+	}
+	return short, func() { e.short.Release(1) }, nil
+}
+
 // glance is what a look at the contents of a range has come to.
 type glance struct {
 	from    uint64
@@ -77,11 +102,11 @@ func (g *glance) clean() uint64 {
 // database before and after.
 func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted []proof.State, o verify.Options) glance {
 	d, db := &e.o.Deep, v.trust.Name.Database
-	// Memory is for all that look at a time.
-	if err := e.deep.Acquire(ctx, 1); err != nil {
+	memory, release, err := e.admit(ctx, to-from+1)
+	if err != nil {
 		return glance{from: from, sum: verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}, doubt: doubtOf(err)}
 	}
-	defer e.deep.Release(1)
+	defer release()
 	// No longer than a slice, once it is its turn.
 	slice, cancel := context.WithTimeout(ctx, deepSlice)
 	defer cancel()
@@ -90,7 +115,7 @@ func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted
 	}
 	o.Database, o.Trusted, o.From, o.To = db, trusted, from, to
 	o.Export, o.Retained = d.Export, v.trust.Scrub.Retained
-	o.MessageBytes, o.MemoryBytes = d.MessageBytes, d.MemoryBytes/deepPerServer
+	o.MessageBytes, o.MemoryBytes = d.MessageBytes, memory
 	o.Confirm = func(ctx context.Context, look func(context.Context) error) error {
 		return e.namedRightly(ctx, db, look)
 	}

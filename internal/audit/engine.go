@@ -95,13 +95,15 @@ type Engine struct {
 	once    bool // one round each, nothing in the background
 	tellAll func(evidence.Report)
 
-	slots, slow, walks *semaphore.Weighted
-	mirrors            *semaphore.Weighted // who writes to a mirror now
-	deep               *semaphore.Weighted // whose contents are verified now
+	brisk, slow        *lane               // rounds; those of ledgers whose last one timed out
+	walks              *lane               // background walks
+	mirrors            *lane               // writing to mirrors
+	verifies           *lane               // deep verification in the background
+	long, short        *semaphore.Weighted // looks at the contents of many transactions, and of few
 	reading, scrubbing *rate.Limiter       // bytes of contents that are read in a second; nil: no bound
 	walkRate           *rate.Limiter
 	chatter            *rate.Limiter
-	nowhere            *proof.Walk // before transaction 1; shared, so never moved
+	nowhere            *walked // before transaction 1
 
 	mu         sync.Mutex // guards what follows
 	ledgers    map[string]*ledger
@@ -142,7 +144,7 @@ type ledger struct {
 	epoch  uint64     // counts decisions of other processes: work begun before one is void
 	void   bool       // dropped from the engine: all work on it is void
 	trust  evidence.Trust
-	walk   *proof.Walk // stands at trust.Walked
+	walk   *walked // stands at trust.Walked
 	marks  []proof.State
 	open   []evidence.Incident
 	last   evidence.Report
@@ -194,13 +196,14 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		o: o, log: o.Logger.With("server", o.Name), started: time.Now(),
-		slots: semaphore.NewWeighted(slotsPerServer), slow: semaphore.NewWeighted(slowSlots),
-		walks:   semaphore.NewWeighted(walksPerServer),
-		mirrors: semaphore.NewWeighted(mirrorers),
-		deep:    semaphore.NewWeighted(deepPerServer),
+		brisk: newLane(slotsPerServer), slow: newLane(slowSlots), walks: newLane(walksPerServer),
+		mirrors: newLane(mirrorers),
+		long:    semaphore.NewWeighted(1),
 		chatter: rate.NewLimiter(chatter, chatterBurst),
-		nowhere: new(proof.Walk), ledgers: map[string]*ledger{},
+		nowhere: holding(new(proof.Walk)), ledgers: map[string]*ledger{},
 	}
+	_, _, shorts := o.Deep.shares()
+	e.short, e.verifies = semaphore.NewWeighted(shorts), newLane(1+int(shorts))
 	e.reading, e.scrubbing = newPace(o.Deep.BytesPerSecond), newPace(o.Deep.ScrubBytes)
 	if o.WalkRate > 0 {
 		e.walkRate = rate.NewLimiter(rate.Limit(o.WalkRate), max(o.WalkRate, pageHeaders))
@@ -330,12 +333,9 @@ type record struct {
 // ledger that was not held while the state was read and has a record already is
 // newer than what was read.
 func (e *Engine) adopt(l *ledger, r *record, held bool) error {
-	walk := e.nowhere
-	if len(r.trust.Walk) > 0 {
-		walk = new(proof.Walk)
-		if err := walk.UnmarshalBinary(r.trust.Walk); err != nil {
-			return &StateError{Name: r.trust.Name, Err: err}
-		}
+	walk, err := walkedOf(r.trust.Walk)
+	if err != nil {
+		return &StateError{Name: r.trust.Name, Err: err}
 	}
 	if walk.At().TxID != r.trust.Walked {
 		return &StateError{Name: r.trust.Name, Err: errWalkPosition}

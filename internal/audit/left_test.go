@@ -71,14 +71,14 @@ func TestUnreadHidesNothing(t *testing.T) {
 	run := r.start()
 	first := func() audit.LedgerStatus { return run.engine.Status().Ledgers[0] }
 	poll(t, "the rest looked at", func() bool { return first().Scrub.Settled == 900 })
-	if s := first(); s.VerifiedTx != 99 || s.UnverifiedTx != 100 || s.Last.Verdict == evidence.Tampered {
+	if s := first(); s.VerifiedTx != 99 || s.UnreadableTx != 100 || s.Last.Verdict == evidence.Tampered {
 		t.Errorf("%+v", s)
 	}
 	run.stop()
 	r.hostile.set(nil)
 	run = r.start()
 	poll(t, "all of it verified", func() bool { return first().VerifiedTx == 900 })
-	if s := first(); s.UnverifiedTx != 0 {
+	if s := first(); s.UnreadableTx != 0 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -66,16 +66,18 @@ const (
 	gatherWithin  = 3 * time.Second
 	gatherHeaders = pageHeaders
 	// mirrorEvery is how long walked transactions wait for others before they
-	// are mirrored, which costs a few syncs however many they are;
+	// are mirrored, which costs a few syncs however many they are; with many
+	// ledgers, longer: as long as mirrorsPerSecond takes for them all.
 	// pendingEnough of them do not wait, and more than maxPending are not kept
 	// in memory but fetched again. mirrorers write at once; trouble rests for
 	// mirrorRetry. maxRefill hashes are fetched again without a proof.
-	mirrorEvery   = 30 * time.Second
-	pendingEnough = 256
-	maxPending    = 1 << 16
-	mirrorers     = 4
-	mirrorRetry   = time.Minute
-	maxRefill     = 1 << 20
+	mirrorEvery      = 30 * time.Second
+	mirrorsPerSecond = 10
+	pendingEnough    = 256
+	maxPending       = 1 << 16
+	mirrorers        = 4
+	mirrorRetry      = time.Minute
+	maxRefill        = 1 << 20
 	// maxSigned states that a server signed wait to be kept; more are thinned.
 	// statesPage of those kept are looked at at once.
 	maxSigned  = 1024
@@ -85,17 +87,17 @@ const (
 	locateWithin  = 5 * time.Second
 	maxProbes     = 200
 	suffixHeaders = walkSave + pageHeaders
-	// deepPerServer ledgers have their contents verified at once, a slice of
-	// deepSlice at a time; trouble rests for deepRetry. Known damage is looked
-	// at again every recheckEvery. A pass by period goes on when there are
-	// scrubLeast transactions to look at, or its end; one by rate begins at
-	// most every scrubPause.
-	deepPerServer = 2
-	deepSlice     = 30 * time.Second
-	deepRetry     = 30 * time.Second
-	recheckEvery  = time.Minute
-	scrubLeast    = 1000
-	scrubPause    = time.Minute
+	// Contents are verified a slice of deepSlice at a time; those of more than
+	// longLook transactions take turns. Trouble rests for deepRetry. Known
+	// damage is looked at again every recheckEvery. A pass by period goes on
+	// when there are scrubLeast transactions to look at, or its end; one by
+	// rate begins at most every scrubPause.
+	longLook     = 1000
+	deepSlice    = 30 * time.Second
+	deepRetry    = 30 * time.Second
+	recheckEvery = time.Minute
+	scrubLeast   = 1000
+	scrubPause   = time.Minute
 	// leftRetry is how long what can be read again, and cannot be verified all
 	// the same, is left alone; confirmTries is how often damage is looked at
 	// for a token that stays.

@@ -74,8 +74,8 @@ func (k *mirrored) forget() {
 	k.mu.Unlock()
 }
 
-// due reports whether it is worth writing now.
-func (k *mirrored) due(now time.Time) bool {
+// due reports whether it is worth writing now; what waits may do so for a while.
+func (k *mirrored) due(now time.Time, while time.Duration) bool {
 	if k == nil {
 		return false
 	}
@@ -85,7 +85,7 @@ func (k *mirrored) due(now time.Time) bool {
 		return false
 	}
 	waits := len(k.pending) > 0 || len(k.signed) > 0 && !now.Before(k.resigns)
-	return !k.checked || k.behind || len(k.pending) >= pendingEnough || waits && now.Sub(k.since) >= mirrorEvery
+	return !k.checked || k.behind || len(k.pending) >= pendingEnough || waits && now.Sub(k.since) >= while
 }
 
 // waits reports whether anything waits to be written.
@@ -113,7 +113,7 @@ func (k *mirrored) opened() (Mirror, error) {
 // bind finds out how much of the mirror is known to be what was walked: the
 // root over it must be the walk's. misfit says that it is not. What is found
 // does not count after a decision, which ends the life. k.files is held.
-func (k *mirrored) bind(m Mirror, walk *proof.Walk, life uint64) (misfit bool, err error) {
+func (k *mirrored) bind(m Mirror, walk *walked, life uint64) (misfit bool, err error) {
 	at := min(m.Size(), walk.At().TxID)
 	want, err := walk.Root(at)
 	var unproven *proof.Unproven
@@ -273,21 +273,28 @@ func (k *mirrored) subtree(level uint, index uint64) (proof.Hash, bool) {
 // keepMirrors writes what waits where it is worth it, and fetches what is
 // missing. It never waits.
 func (e *Engine) keepMirrors(ctx context.Context) {
-	now := time.Now()
-	for _, l := range e.all() {
-		if !l.past.due(now) || !l.mirroring.CompareAndSwap(false, true) {
+	now, all := time.Now(), e.all()
+	// The more ledgers grow, the longer each waits: what a disk can sync in a
+	// second does not grow with them.
+	while := max(mirrorEvery, time.Duration(len(all))*time.Second/mirrorsPerSecond)
+	for _, l := range all {
+		if !l.past.due(now, while) || !l.mirroring.CompareAndSwap(false, true) {
 			continue
 		}
-		e.work.Go(func() {
-			defer l.mirroring.Store(false)
-			if e.mirrors.Acquire(ctx, 1) != nil {
+		e.work.Add(1)
+		done := func() {
+			l.mirroring.Store(false)
+			e.work.Done()
+		}
+		e.mirrors.do(func() {
+			if ctx.Err() != nil || !e.mirror(ctx, l) {
+				done()
 				return
 			}
-			behind := e.mirror(ctx, l)
-			e.mirrors.Release(1)
-			if behind {
+			e.walks.do(func() {
+				defer done()
 				e.refill(ctx, l)
-			}
+			})
 		})
 	}
 }
@@ -425,7 +432,7 @@ func (e *Engine) checkMirrors() error {
 }
 
 // begin binds the mirror if that can be done at once.
-func (k *mirrored) begin(walk *proof.Walk) (size uint64, err error) {
+func (k *mirrored) begin(walk *walked) (size uint64, err error) {
 	k.files.Lock()
 	defer k.files.Unlock()
 	m, err := k.opened()

@@ -15,10 +15,6 @@ import (
 // to the walked state, so that the server cannot say anything else than it did
 // when they were walked; if it does, that is found here.
 func (e *Engine) refill(ctx context.Context, l *ledger) (r evidence.Report) {
-	if err := e.walks.Acquire(ctx, 1); err != nil {
-		return r
-	}
-	defer e.walks.Release(1)
 	for ctx.Err() == nil {
 		v := l.view()
 		size := l.past.size()

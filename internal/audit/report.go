@@ -218,7 +218,7 @@ func (e *Engine) Status() Status {
 			Name: l.name, Last: l.last, Paused: l.paused, Retired: l.trust.Retired,
 			LastAttempt: l.lastAttempt, LastSuccess: l.lastSuccess, UndeterminedSince: l.undetermined, Stale: l.stale,
 			OpenIncidents: len(l.open), ProvenTx: l.trust.Proven.TxID, WalkedTx: l.trust.Walked, VerifiedTx: l.trust.Verified,
-			Scrub: l.trust.Scrub, LookedAt: l.lookedAt, UnverifiedTx: l.left(), Damages: damagesIn(l.open),
+			Scrub: l.trust.Scrub, LookedAt: l.lookedAt, UnreadableTx: l.left(), Damages: damagesIn(l.open),
 			MirroredTx: l.past.reach(), NotGrowing: l.still, ClockSkew: l.skewed,
 			ObservedTx: l.observedTx, PreviousTx: l.prevTx, LaggingTrees: l.lagging,
 		})

@@ -37,7 +37,7 @@ func (e *Engine) round(ctx context.Context, l *ledger) evidence.Report {
 	if e.walkRate != nil && ctx.Err() == nil {
 		walkCtx, cancel := context.WithTimeout(ctx, roundTimeout)
 		defer cancel()
-		if r := e.walkBehind(walkCtx, l, max(e.o.WalkLimit, defaultWalk), nil); r.Verdict == evidence.Tampered {
+		if r := e.walkBehind(walkCtx, l, max(e.o.WalkLimit, defaultWalk)); r.Verdict == evidence.Tampered {
 			return r
 		}
 		if e.mirror(walkCtx, l) {

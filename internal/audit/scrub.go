@@ -20,7 +20,9 @@ func (e *Engine) keepVerifying(ctx context.Context) {
 		if l.idle() || !l.deepDue(e, now) || !l.verifying.CompareAndSwap(false, true) {
 			continue
 		}
-		e.work.Go(func() {
+		e.work.Add(1)
+		e.verifies.do(func() {
+			defer e.work.Done()
 			defer l.verifying.Store(false)
 			e.scrub(ctx, l)
 		})

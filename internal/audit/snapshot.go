@@ -10,11 +10,11 @@ import (
 )
 
 // view is what a round works on: a copy of what was remembered when it began.
-// Its walk is shared and must be cloned before it moves.
+// Its walk is shared and is cloned before it moves.
 type view struct {
 	epoch  uint64
 	trust  evidence.Trust
-	walk   *proof.Walk
+	walk   *walked
 	marks  []proof.State // ascending, above walk.At()
 	open   []evidence.Incident
 	past   *mirrored

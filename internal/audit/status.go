@@ -50,7 +50,7 @@ type LedgerStatus struct {
 	MirroredTx        uint64         // transactions 1…MirroredTx are mirrored, or wait to be
 	Scrub             evidence.Scrub // deep verification, pass after pass
 	LookedAt          uint64         // how far it has come just now
-	UnverifiedTx      uint64         // the first that was looked at and could not be read or verified; 0: none
+	UnreadableTx      uint64         // the first that was looked at and could not be read or verified; 0: none
 	Damages           int            // damages in open incidents
 	NotGrowing        bool           // no new transaction for longer than --audit-expect-growth
 	ClockSkew         bool           // the newest transactions are dated oddly

@@ -35,7 +35,7 @@ func (e *Engine) Walk(ctx context.Context, database string) evidence.Report {
 		if !v.known() || v.frozen() || at >= v.trust.Proven.TxID {
 			break
 		}
-		e.walkBehind(ctx, l, walkSave, nil)
+		e.walkBehind(ctx, l, walkSave)
 		if now := l.view(); now.walk.At().TxID <= at {
 			break
 		}

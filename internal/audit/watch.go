@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"immuaudit/evidence"
 )
 
@@ -130,12 +128,23 @@ func (e *Engine) begin(ctx context.Context, l *ledger) bool {
 		return false
 	}
 	e.work.Add(1)
-	go func() {
+	e.laneOf(l).do(func() {
 		defer e.work.Done()
 		defer l.busy.Store(false)
 		e.audit(ctx, l)
-	}()
+	})
 	return true
+}
+
+// laneOf gives the lane for a round: ledgers whose last round timed out have
+// one of their own, so that they delay no other.
+func (e *Engine) laneOf(l *ledger) *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.slow {
+		return e.slow
+	}
+	return e.brisk
 }
 
 // passed reports whether every ledger had its first round. e.mu is held.
@@ -151,19 +160,11 @@ func (e *Engine) passed() bool {
 	return !e.o.List || !e.listed.IsZero() || e.serverErr != ""
 }
 
-// audit makes one round when a slot is free. Ledgers whose last round timed
-// out wait for slots of their own, so that they delay no other.
+// audit makes one round.
 func (e *Engine) audit(ctx context.Context, l *ledger) (evidence.Report, bool) {
-	var slots *semaphore.Weighted = e.slots
-	l.mu.Lock()
-	if l.slow {
-		slots = e.slow
-	}
-	l.mu.Unlock()
-	if err := slots.Acquire(ctx, 1); err != nil {
+	if ctx.Err() != nil {
 		return evidence.Report{}, false
 	}
-	defer slots.Release(1)
 	e.inFlight.Add(1)
 	defer e.inFlight.Add(-1)
 	l.roundSince(time.Now())
@@ -295,7 +296,9 @@ func (e *Engine) Once(ctx context.Context) []evidence.Report {
 		if l.idle() {
 			continue
 		}
-		wait.Go(func() {
+		wait.Add(1)
+		e.brisk.do(func() {
+			defer wait.Done()
 			if r, ok := e.audit(ctx, l); ok {
 				mu.Lock()
 				reports = append(reports, r)

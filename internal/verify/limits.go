@@ -2,15 +2,26 @@ package verify
 
 import "time"
 
+// DefaultMemory is what [Options.MemoryBytes] is where nothing is said.
+const DefaultMemory = 256 << 20
+
+// LeastMemory is how much a run needs to hold a single answer of that size, the
+// default where it is 0: with less, it holds more than it was allowed.
+func LeastMemory(messageBytes int64) int64 {
+	if messageBytes <= 0 {
+		messageBytes = defaultMessage
+	}
+	return answerMemory * messageBytes
+}
+
 const (
 	defaultMessage = 4 << 20
-	defaultMemory  = 256 << 20
 
 	// answerMemory is how many times its size an answer can take: as it comes
 	// and put together, its entries as they are read, and as they are kept
 	// while their values are asked for. The smallest entry has 39 bytes of
 	// answer, and 290 in memory.
-	answerMemory = 10
+	answerMemory = 12
 	// maxParted bounds the digests that wait for a listing of what a first one
 	// left out, in entries, or in the entries of servers before 1.2.3.
 	maxParted = 1 << 14

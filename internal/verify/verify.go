@@ -76,7 +76,7 @@ type Options struct {
 	// MessageBytes is the most that the Source takes as one answer; 0 is
 	// 4 MiB. MemoryBytes bounds how much is held at a time, whatever the size
 	// of the ledger and whatever the server sends; 0 is 256 MiB, and less than
-	// ten times MessageBytes is that much, which one answer can take.
+	// [LeastMemory] is that much, which one answer can take.
 	MessageBytes, MemoryBytes int64
 	// BytesPerSecond bounds what is read from the server; 0 does not.
 	BytesPerSecond int64
@@ -189,7 +189,7 @@ func newRun(o Options) (*run, error) {
 		o.MessageBytes = defaultMessage
 	}
 	if o.MemoryBytes <= 0 {
-		o.MemoryBytes = defaultMemory
+		o.MemoryBytes = DefaultMemory
 	}
 	r := &run{o: o, pace: newPace(o.BytesPerSecond)}
 	var err error

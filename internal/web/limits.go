@@ -38,6 +38,6 @@ const (
 	maxPageLedgers = 1000
 
 	// maxSeries bounds the series about ledgers. A server may name up to 20,000
-	// databases; a monitoring system would not thank us for 16 series of each.
-	maxSeries = 20_000
+	// databases; a monitoring system would not thank us for 25 series of each.
+	maxSeries = 30_000
 )

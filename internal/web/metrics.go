@@ -67,11 +67,11 @@ type snapshot struct {
 	verdict, trusted, walked, verified, observed, lastSuccess, lastAttempt     *prometheus.Desc
 	openIncidents, stale, paused, laggingTrees, calls, received, sent          *prometheus.Desc
 	mirrored, notGrowing, clockSkew                                            *prometheus.Desc
-	passes, passPosition, passEnd, contents, contentBytes, damages, unverified *prometheus.Desc
+	passes, passPosition, passEnd, contents, contentBytes, damages, unreadable *prometheus.Desc
 
-	ledgers, ledgersOmitted, serverUp, loopAt, roundsTotal, roundsInFlight *prometheus.Desc
-	callsInFlight, logins, dropped                                         *prometheus.Desc
-	queueLength, queueAge, queueSent, queueFailed, queueLastOK, buildInfo  *prometheus.Desc
+	ledgers, ledgersOmitted, unverified, serverUp, loopAt, roundsTotal    *prometheus.Desc
+	roundsInFlight, callsInFlight, logins, dropped                        *prometheus.Desc
+	queueLength, queueAge, queueSent, queueFailed, queueLastOK, buildInfo *prometheus.Desc
 }
 
 // seriesPerLedger is how many series ledger() makes of one ledger.
@@ -113,7 +113,7 @@ func newSnapshot(opts Options) *snapshot {
 		contents:      perLedger("scrub_entries_total", "Entries whose value was verified, since the first pass began."),
 		contentBytes:  perLedger("scrub_value_bytes_total", "Bytes of values that were verified, since the first pass began."),
 		damages:       perLedger("damages", "Damaged entries and values in open incidents."),
-		unverified:    perLedger("unverified_tx", "First transaction that deep verification could not read, with no incident that says why; 0 if there is none."),
+		unreadable:    perLedger("unreadable_tx", "First transaction that deep verification could not read, with no incident that says why; 0 if there is none."),
 		openIncidents: perLedger("open_incidents", "Incidents that wait for an operator's decision."),
 		stale:         perLedger("stale", "1 while no verdict could be reached for longer than --audit-stale-after."),
 		notGrowing:    perLedger("not_growing", "1 while there was no new transaction for longer than --audit-expect-growth."),
@@ -126,6 +126,7 @@ func newSnapshot(opts Options) *snapshot {
 
 		ledgers:        perServer("ledgers", "Ledgers by the verdict that stands; paused and retired ones are not counted.", "verdict"),
 		ledgersOmitted: perServer("ledgers_omitted", "Ledgers without series of their own, because there are too many."),
+		unverified:     perServer("unverified_tx", "Trusted transactions of all ledgers whose entries and values were not checked yet."),
 		serverUp:       perServer("server_up", "1 if the server answered in the newest round of any ledger."),
 		loopAt:         perServer("loop_timestamp_seconds", "When the scheduler last turned; 0 if never."),
 		roundsTotal:    perServer("rounds_total", "Rounds finished."),
@@ -150,8 +151,8 @@ func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 		s.currentRoot, s.previousRoot, s.result, s.runAt,
 		s.verdict, s.trusted, s.walked, s.verified, s.mirrored, s.observed, s.lastSuccess, s.lastAttempt,
 		s.openIncidents, s.stale, s.paused, s.laggingTrees, s.calls, s.received, s.sent,
-		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages, s.unverified,
-		s.ledgers, s.ledgersOmitted, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
+		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages, s.unreadable,
+		s.ledgers, s.ledgersOmitted, s.unverified, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
 		s.callsInFlight, s.logins, s.dropped,
 		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo,
 	} {
@@ -184,6 +185,7 @@ func (s *snapshot) server(e emitter, status audit.Status, traffic Traffic) {
 	for verdict, n := range countVerdicts(status.Ledgers) {
 		e.gauge(s.ledgers, float64(n), server, verdict)
 	}
+	e.gauge(s.unverified, float64(unverified(status.Ledgers)), server)
 	e.gauge(s.serverUp, truth(answers(&status)), server)
 	e.gauge(s.loopAt, seconds(status.LoopAt), server)
 	e.counter(s.roundsTotal, status.Rounds, server)
@@ -191,6 +193,16 @@ func (s *snapshot) server(e emitter, status audit.Status, traffic Traffic) {
 	e.gauge(s.callsInFlight, float64(traffic.CallsInFlight), server)
 	e.counter(s.logins, traffic.Logins, server)
 	e.counter(s.dropped, status.Dropped, server)
+}
+
+// unverified counts the transactions that deep verification has before it.
+func unverified(ledgers []audit.LedgerStatus) (n uint64) {
+	for i := range ledgers {
+		if l := &ledgers[i]; !idle(l) && l.ProvenTx > l.VerifiedTx {
+			n += l.ProvenTx - l.VerifiedTx
+		}
+	}
+	return n
 }
 
 func (s *snapshot) everyLedger(e emitter, all []audit.LedgerStatus, traffic Traffic, server string) {
@@ -232,7 +244,7 @@ func (s *snapshot) ledger(e emitter, l *audit.LedgerStatus, used Usage, server, 
 	e.counter(s.contents, l.Scrub.Verified, server, name)
 	e.counter(s.contentBytes, l.Scrub.Bytes, server, name)
 	e.gauge(s.damages, float64(l.Damages), server, name)
-	e.gauge(s.unverified, float64(l.UnverifiedTx), server, name)
+	e.gauge(s.unreadable, float64(l.UnreadableTx), server, name)
 	e.gauge(s.notGrowing, truth(l.NotGrowing), server, name)
 	e.gauge(s.clockSkew, truth(l.ClockSkew), server, name)
 	e.gauge(s.paused, truth(l.Paused || l.Retired), server, name)

@@ -108,7 +108,7 @@ func TestOwnMetrics(t *testing.T) {
 		Server: "prod", Rounds: 3, InFlight: 2, Dropped: 4, LoopAt: at,
 		Ledgers: []audit.LedgerStatus{ledgerAt("good", evidence.Consistent, at), ledgerAt("bad", evidence.Tampered, at), ledgerAt("lost", evidence.Undetermined, at)},
 	}
-	status.Ledgers[0].LaggingTrees, status.Ledgers[0].UnverifiedTx = 6, 5
+	status.Ledgers[0].LaggingTrees, status.Ledgers[0].UnreadableTx = 6, 5
 	status.Ledgers[2].Stale = true
 	s := start(t, Options{
 		Status: showing(status),
@@ -138,7 +138,7 @@ func TestOwnMetrics(t *testing.T) {
 		`immuaudit_ledger_trusted_tx{database="good",server="prod"} 10`,
 		`immuaudit_ledger_walked_tx{database="good",server="prod"} 9`,
 		`immuaudit_ledger_verified_tx{database="good",server="prod"} 8`,
-		`immuaudit_ledger_unverified_tx{database="good",server="prod"} 5`,
+		`immuaudit_ledger_unreadable_tx{database="good",server="prod"} 5`,
 		`immuaudit_ledger_observed_tx{database="good",server="prod"} 12`,
 		`immuaudit_ledger_last_success_timestamp_seconds{database="good",server="prod"} 1.7954352e+09`,
 		`immuaudit_ledger_last_success_timestamp_seconds{database="bad",server="prod"} 0`,
@@ -152,6 +152,7 @@ func TestOwnMetrics(t *testing.T) {
 		`immuaudit_ledger_sent_bytes_total{database="good",server="prod"} 90`,
 		`immuaudit_ledgers{server="prod",verdict="tampered"} 1`,
 		`immuaudit_ledgers_omitted{server="prod"} 0`,
+		`immuaudit_unverified_tx{server="prod"} 6`,
 		`immuaudit_server_up{server="prod"} 1`,
 		`immuaudit_loop_timestamp_seconds{server="prod"} 1.7954352e+09`,
 		`immuaudit_rounds_total{server="prod"} 3`,
