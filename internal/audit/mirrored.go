@@ -85,7 +85,9 @@ func (k *mirrored) due(now time.Time, while time.Duration) bool {
 		return false
 	}
 	waits := len(k.pending) > 0 || len(k.signed) > 0 && !now.Before(k.resigns)
-	return !k.checked || k.behind || len(k.pending) >= pendingEnough || waits && now.Sub(k.since) >= while
+	// The first ones do not wait: a mirror that exists protects what it holds.
+	first := k.bound == 0 && len(k.pending) > 0
+	return !k.checked || k.behind || first || len(k.pending) >= pendingEnough || waits && now.Sub(k.since) >= while
 }
 
 // waits reports whether anything waits to be written.
@@ -178,6 +180,9 @@ func (k *mirrored) write(m Mirror) error {
 	defer k.mu.Unlock()
 	if k.life == life && k.first == first && len(k.pending) >= len(alhs) {
 		k.first, k.pending, k.since = first+uint64(len(alhs)), k.pending[len(alhs):], time.Now()
+		if len(k.pending) == 0 {
+			k.pending = nil // nothing is held for a ledger that does not grow
+		}
 		if first <= k.bound+1 {
 			k.bound = max(k.bound, k.first-1)
 		}

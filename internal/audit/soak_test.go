@@ -417,7 +417,7 @@ func (s *soak) verifyAll() {
 	e, err := audit.New(s.t.Context(), s.opts)
 	s.must(err)
 	for _, db := range s.alive() {
-		e.Walk(s.t.Context(), db)
+		e.Walk(s.t.Context(), db, func(uint64, uint64) {})
 		sum, rep, err := e.Verify(s.t.Context(), db, audit.Verification{})
 		if err != nil || rep.Verdict != evidence.Consistent || sum.Tally.Damages() > 0 || sum.Clean != sum.To {
 			s.t.Errorf("%s: verified %+v: %+v, %v", db, sum, rep, err)

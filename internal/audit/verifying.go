@@ -22,9 +22,10 @@ type Verification struct {
 	Progress func(verify.Progress)
 }
 
-// Walk brings the walk over a ledger up to what is proven of it: contents can be
-// recorded as verified only that far.
-func (e *Engine) Walk(ctx context.Context, database string) evidence.Report {
+// Walk brings the walk over a ledger, and its mirror, up to what is proven of
+// it: contents can be recorded as verified only that far. progress is told how
+// far it has come, of how many transactions.
+func (e *Engine) Walk(ctx context.Context, database string, progress func(at, to uint64)) evidence.Report {
 	l := e.ledger(database)
 	if l == nil || e.walkRate == nil {
 		return evidence.Report{}
@@ -36,9 +37,13 @@ func (e *Engine) Walk(ctx context.Context, database string) evidence.Report {
 			break
 		}
 		e.walkBehind(ctx, l, walkSave)
-		if now := l.view(); now.walk.At().TxID <= at {
+		now := l.view()
+		if now.walk.At().TxID <= at {
 			break
 		}
+		// Before more waits for it than is kept.
+		e.mirror(ctx, l)
+		progress(now.walk.At().TxID, now.trust.Proven.TxID)
 	}
 	if l.past != nil && e.mirror(ctx, l) {
 		e.refill(ctx, l)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -188,6 +189,9 @@ func (a *auditor) begin(ctx context.Context) error {
 		},
 	}
 	o.Deep.Every, o.Deep.ScrubBytes = c.Scrub()
+	if a.attended && o.WalkRate > 0 {
+		o.WalkRate = math.MaxInt32
+	}
 	for _, s := range a.sinks {
 		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
 	}
@@ -333,6 +337,7 @@ func (a *auditor) run(ctx context.Context) error {
 	a.log.Info("auditing", "server", c.Audit.Server, "address", c.Target(), "interval", c.Audit.Interval.String(),
 		"state", a.store.Dir(), "monitoring", site.Addr().String(), "configuration", c.ConfigFile)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { frugal(ctx, a.env); return nil })
 	group.Go(func() error { return a.engine.Run(ctx) })
 	group.Go(func() error { return site.Run(ctx) })
 	group.Go(func() error { return dispatcher.Run(ctx) })

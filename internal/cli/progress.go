@@ -42,6 +42,26 @@ func (p *progress) show(now verify.Progress) {
 	if p.first {
 		p.first, p.from = false, now.Through-min(now.Through, now.Transactions)
 	}
+	p.tell(now.Through, now.To, func(took time.Duration) string {
+		rate := float64(now.Received) / max(took.Seconds(), 0.001)
+		return fmt.Sprintf("%s  %s/s", size(now.Received), size(uint64(rate)))
+	})
+}
+
+// walked shows how far a walk has come.
+func (p *progress) walked(at, to uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.first {
+		p.first, p.from, p.began = false, at, time.Now()
+	}
+	p.tell(at, to, func(took time.Duration) string {
+		return fmt.Sprintf("%.0f/s", float64(at-p.from)/max(took.Seconds(), 0.001))
+	})
+}
+
+// tell shows a line when it is time to. p.mu is held.
+func (p *progress) tell(at, to uint64, speed func(took time.Duration) string) {
 	every := lineEvery
 	if p.terminal {
 		every = barEvery
@@ -50,7 +70,8 @@ func (p *progress) show(now verify.Progress) {
 		return
 	}
 	p.shown = time.Now()
-	line := p.line(now, time.Since(p.began))
+	took := time.Since(p.began)
+	line := p.line(at, to, took, speed(took))
 	if p.terminal {
 		fmt.Fprintf(p.w, "\r%s\x1b[K", line)
 	} else {
@@ -59,8 +80,8 @@ func (p *progress) show(now verify.Progress) {
 }
 
 // line is one state of affairs, in words.
-func (p *progress) line(now verify.Progress, took time.Duration) string {
-	whole, done := now.To-min(now.To, p.from), now.Through-min(now.Through, p.from)
+func (p *progress) line(at, to uint64, took time.Duration, speed string) string {
+	whole, done := to-min(to, p.from), at-min(at, p.from)
 	share := 0.0
 	if whole > 0 {
 		share = float64(done) / float64(whole)
@@ -74,9 +95,7 @@ func (p *progress) line(now verify.Progress, took time.Duration) string {
 		full := int(share * barWidth)
 		bar = "[" + strings.Repeat("#", full) + strings.Repeat("·", barWidth-full) + "] "
 	}
-	rate := float64(now.Received) / max(took.Seconds(), 0.001)
-	return fmt.Sprintf("%s  %s%3.0f %%  transaction %d of %d  %s  %s/s  %s left", p.name, bar, 100*share, now.Through, now.To,
-		size(now.Received), size(uint64(rate)), left)
+	return fmt.Sprintf("%s  %s%3.0f %%  transaction %d of %d  %s  %s left", p.name, bar, 100*share, at, to, speed, left)
 }
 
 // end leaves the terminal's line clean for what comes next.

@@ -151,11 +151,14 @@ func verifyAll(ctx context.Context, a *auditor, run audit.Verification) error {
 }
 
 func verifyOne(ctx context.Context, a *auditor, database string, run audit.Verification) (evidence.Report, error) {
-	if r := a.engine.Walk(ctx, database); r.Verdict == evidence.Tampered && !r.Kind.AboutData() {
+	bar := newProgress(a.env.Stderr, a.c.Audit.Server+"/"+database+": walking")
+	r := a.engine.Walk(ctx, database, bar.walked)
+	bar.end()
+	if r.Verdict == evidence.Tampered && !r.Kind.AboutData() {
 		a.out.print(r)
 		return r, nil
 	}
-	bar := newProgress(a.env.Stderr, a.c.Audit.Server+"/"+database)
+	bar = newProgress(a.env.Stderr, a.c.Audit.Server+"/"+database)
 	run.Progress = bar.show
 	sum, report, err := a.engine.Verify(ctx, database, run)
 	bar.end()

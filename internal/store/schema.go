@@ -105,7 +105,7 @@ func openDatabase(path string, connections int, readOnly bool) (*sql.DB, error) 
 		"_error_rc":     {"1"},
 		"_pragma": {
 			"trusted_schema(off)", "cell_size_check(on)", "mmap_size(0)",
-			"temp_store(memory)", "cache_size(-8192)", "journal_size_limit(16777216)",
+			"temp_store(memory)", "cache_size(-2048)", "journal_size_limit(16777216)",
 		},
 	}
 	if readOnly {

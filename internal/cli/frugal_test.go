@@ -1,0 +1,12 @@
+package cli
+
+import "testing"
+
+func TestGarbagePercent(t *testing.T) {
+	t.Parallel()
+	for live, want := range map[uint64]int{0: 100, 1: 100, 8 << 20: 100, 16 << 20: 50, 40 << 20: 20, 1 << 40: 20, 1<<64 - 1: 20} {
+		if got := garbagePercent(live); got != want {
+			t.Errorf("with %d bytes live: %d %%, want %d", live, got, want)
+		}
+	}
+}
