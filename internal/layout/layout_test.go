@@ -40,6 +40,7 @@ var may = map[string][]string{
 	"internal/ledger":      {"internal/wire/schema"},
 	"internal/service":     {},
 	"internal/attack":      {"internal/ledger", "internal/wire/schema"},
+	"internal/bench":       {},
 	"internal/layout":      {},
 	"internal/cli": {
 		"proof", "evidence", "internal/wire", "internal/store", "internal/mirror", "internal/audit", "internal/alert",

@@ -1,0 +1,3 @@
+module immuaudit/tools/curve
+
+go 1.26.0
