@@ -12,10 +12,7 @@ import (
 // no open incident says why: it could not be read. 0: none. l.mu is held.
 func (l *ledger) left() uint64 {
 	t := &l.trust
-	first := t.Verified + 1
-	if t.WalkFromBaseline {
-		first = max(first, t.Baseline.State.TxID+1)
-	}
+	first := max(t.Verified+1, begins(t))
 	if first > t.Scrub.Settled || damagesIn(l.open) > 0 {
 		return 0
 	}

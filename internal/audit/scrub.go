@@ -29,44 +29,42 @@ func (e *Engine) keepVerifying(ctx context.Context) {
 	}
 }
 
+// deepDue is asked of every ledger every second: it copies nothing.
 func (l *ledger) deepDue(e *Engine, now time.Time) bool {
-	v := l.view()
 	l.mu.Lock()
-	rests := now.Before(l.deepAfter)
-	recheck := l.recheckDue(now) || l.leftDue(now)
-	l.mu.Unlock()
-	if rests || !v.known() || v.frozen() || v.trust.Retired {
+	defer l.mu.Unlock()
+	if t := &l.trust; now.Before(l.deepAfter) || !known(t) || t.Retired || frozen(l.open) {
 		return false
 	}
-	_, _, _, due := e.nextRange(&v, now)
-	return due || recheck
+	_, _, _, due := e.nextRange(&l.trust, now)
+	return due || l.recheckDue(now) || l.leftDue(now)
 }
 
 // begins is the first transaction that can be bound to what is trusted.
-func (v *view) begins() uint64 {
-	if v.trust.WalkFromBaseline {
-		return v.trust.Baseline.State.TxID + 1
+func begins(t *evidence.Trust) uint64 {
+	if t.WalkFromBaseline {
+		return t.Baseline.State.TxID + 1
 	}
 	return 1
 }
 
 // nextRange says what is to be verified next, if anything is: first what was
 // never looked at.
-func (e *Engine) nextRange(v *view, now time.Time) (from, to uint64, unseen, due bool) {
-	s, walked := &v.trust.Scrub, v.trust.Walked
-	if s.Settled < walked {
-		return max(s.Settled+1, v.begins()), walked, true, true
+func (e *Engine) nextRange(t *evidence.Trust, now time.Time) (from, to uint64, unseen, due bool) {
+	s, first := &t.Scrub, begins(t)
+	if s.Settled < t.Walked {
+		return max(s.Settled+1, first), t.Walked, true, true
 	}
-	if e.o.Deep.Every <= 0 && e.o.Deep.ScrubBytes <= 0 || s.Settled < v.begins() {
+	if e.o.Deep.Every <= 0 && e.o.Deep.ScrubBytes <= 0 || s.Settled < first {
 		return 0, 0, false, false
 	}
-	from, to = max(s.Position+1, v.begins()), s.Settled
+	from, to = max(s.Position+1, first), s.Settled
 	if e.o.Deep.ScrubBytes > 0 {
 		return from, to, false, s.Position > 0 || now.Sub(s.Began) >= scrubPause
 	}
 	// As many as the period has had time for.
 	share := min(1, max(0, float64(now.Sub(s.Began))/float64(e.o.Deep.Every)))
-	to = min(to, v.begins()-1+uint64(share*float64(s.Settled-v.begins()+1)))
+	to = min(to, first-1+uint64(share*float64(s.Settled-first+1)))
 	return from, to, false, to >= from && (to == s.Settled || to >= s.Position+scrubLeast)
 }
 
@@ -76,7 +74,7 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	began := time.Now()
 	e.recheck(ctx, l, &v, began)
 	e.lookBack(ctx, l, &v, began)
-	from, to, unseen, due := e.nextRange(&v, began)
+	from, to, unseen, due := e.nextRange(&v.trust, began)
 	if !due || ctx.Err() != nil {
 		return
 	}

@@ -31,7 +31,9 @@ func (l *ledger) view() view {
 }
 
 // known reports whether there is a baseline to compare with.
-func (v *view) known() bool { return v.trust.Version > 0 && v.trust.Baseline.Origin != "" }
+func (v *view) known() bool { return known(&v.trust) }
+
+func known(t *evidence.Trust) bool { return t.Version > 0 && t.Baseline.Origin != "" }
 
 // frozen reports whether an open incident about the chain forbids new trust.
 func (v *view) frozen() bool { return frozen(v.open) }

@@ -67,12 +67,12 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 		return verify.Summary{}, e.standing(l, nil), nil
 	}
 	newest := v.trust.Proven.TxID
-	from, to := max(o.From, v.begins()), o.To
+	from, to := max(o.From, begins(&v.trust)), o.To
 	if to == 0 {
 		to = newest
 	}
 	if from > to || to > newest {
-		return verify.Summary{}, evidence.Report{}, fmt.Errorf("transactions %d to %d: those from %d to %d can be verified", from, to, v.begins(), newest)
+		return verify.Summary{}, evidence.Report{}, fmt.Errorf("transactions %d to %d: those from %d to %d can be verified", from, to, begins(&v.trust), newest)
 	}
 	total := verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}
 	clean := true

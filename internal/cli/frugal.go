@@ -15,8 +15,8 @@ const (
 	// is live, which for an auditor of many ledgers, whose memory hardly
 	// changes, is a price without a return. Below leastPercent collecting
 	// would cost more than it saves.
-	spareHeap    = 8 << 20
-	leastPercent = 20
+	spareHeap    = 10 << 20
+	leastPercent = 25
 	mostPercent  = 100
 	frugalEvery  = 5 * time.Second
 	// What was needed once, at first contact above all, is given back when more
