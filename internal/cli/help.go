@@ -107,6 +107,8 @@ func concerns(cmd *cobra.Command, flag string) bool {
 	switch family.Name() {
 	case auditModeName: // the others are the general client's, or of no meaning to a verb
 		return (cmd == family || cmd.Name() == "install") && !slices.Contains([]string{"tokenfile", "value-only", "revision-separator"}, flag)
+	case "verify":
+		return !slices.Contains([]string{"tokenfile", "value-only", "revision-separator"}, flag)
 	case "trust", "incident", "health":
 		names := []string{"config", "dir", "roots-filepath", "audit-server", "state-guard"}
 		if cmd.Name() == "import" {

@@ -69,6 +69,13 @@ nothing, and the auditor may run meanwhile.`,
 	boolVar(cmd.Flags(), &export, "export", "", "fetch what a reader is not shown with exportTx; needs an administrator")
 	boolVar(cmd.Flags(), &offline, "offline", "", "compare what the auditor keeps with each other, and ask no server")
 	config.Register(cmd.Flags(), config.Audit, config.Output)
+	// Accepted, so that one set of flags serves both, and of no meaning here.
+	for _, name := range []string{
+		"audit-clock-skew", "audit-expect-growth", "audit-interval", "audit-monitoring-host", "audit-monitoring-port", "audit-probe-address",
+		"audit-scrub", "audit-stale-after", "audit-verify-values", "audit-walk-rate", "verify-export", "web.config.file",
+	} {
+		cmd.Flags().Lookup(name).Hidden = true
+	}
 	return cmd
 }
 
