@@ -35,27 +35,31 @@ type Deep struct {
 
 // shares says how the memory for contents is divided: one half for a long look
 // at a time, the other for short ones, which must not wait for it: most ledgers
-// only ever have a few new transactions.
+// only ever have a few new transactions. Where that is not enough for one answer
+// each, there is one look at a time, and long is 0.
 func (d *Deep) shares() (long, short, shorts int64) {
-	half := max(0, d.MemoryBytes) / 2
-	if half == 0 {
-		half = verify.DefaultMemory / 2
+	memory, least := max(0, d.MemoryBytes), verify.LeastMemory(d.MessageBytes)
+	if memory == 0 {
+		memory = verify.DefaultMemory
 	}
-	shorts = max(1, half/verify.LeastMemory(d.MessageBytes))
-	return half, half / shorts, shorts
+	if memory < 2*least {
+		return 0, max(memory, least), 1
+	}
+	shorts = memory / 2 / least
+	return memory / 2, memory / 2 / shorts, shorts
 }
 
-// admit waits until it is the turn of a look at so many transactions, and gives
-// how much it may hold.
-func (e *Engine) admit(ctx context.Context, transactions uint64) (memory int64, release func(), err error) {
+// admit waits until it is the turn of a look, and gives how much it may hold.
+func (e *Engine) admit(ctx context.Context, asLong bool) (memory int64, release func(), err error) {
 	long, short, _ := e.o.Deep.shares()
-	if transactions > longLook && e.long.TryAcquire(1) {
-		return long, func() { e.long.Release(1) }, nil
+	slots, memory := e.short, short
+	if asLong && long > 0 {
+		slots, memory = e.long, long
 	}
-	if err := e.short.Acquire(ctx, 1); err != nil {
+	if err := slots.Acquire(ctx, 1); err != nil {
 		return 0, nil, err
 	}
-	return short, func() { e.short.Release(1) }, nil
+	return memory, func() { slots.Release(1) }, nil
 }
 
 // glance is what a look at the contents of a range has come to.
@@ -100,9 +104,9 @@ func (g *glance) clean() uint64 {
 // lookInto verifies the contents of a range of transactions that is bound to
 // what is trusted. Damage is believed only on a token that names the right
 // database before and after.
-func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, trusted []proof.State, o verify.Options) glance {
+func (e *Engine) lookInto(ctx context.Context, v *view, from, to uint64, long bool, trusted []proof.State, o verify.Options) glance {
 	d, db := &e.o.Deep, v.trust.Name.Database
-	memory, release, err := e.admit(ctx, to-from+1)
+	memory, release, err := e.admit(ctx, long)
 	if err != nil {
 		return glance{from: from, sum: verify.Summary{From: from, To: to, Through: from - 1, Clean: from - 1}, doubt: doubtOf(err)}
 	}

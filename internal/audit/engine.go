@@ -98,7 +98,7 @@ type Engine struct {
 	brisk, slow        *lane               // rounds; those of ledgers whose last one timed out
 	walks              *lane               // background walks
 	mirrors            *lane               // writing to mirrors
-	verifies           *lane               // deep verification in the background
+	shorts, longs      *lane               // deep verification in the background: of few transactions, and of many
 	long, short        *semaphore.Weighted // looks at the contents of many transactions, and of few
 	reading, scrubbing *rate.Limiter       // bytes of contents that are read in a second; nil: no bound
 	walkRate           *rate.Limiter
@@ -203,7 +203,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		nowhere: holding(new(proof.Walk)), ledgers: map[string]*ledger{},
 	}
 	_, _, shorts := o.Deep.shares()
-	e.short, e.verifies = semaphore.NewWeighted(shorts), newLane(1+int(shorts))
+	e.short = semaphore.NewWeighted(shorts)
+	// Rounds that verify before they trust always find one slot free of these.
+	e.shorts, e.longs = newLane(max(1, int(shorts)-1)), newLane(1)
 	e.reading, e.scrubbing = newPace(o.Deep.BytesPerSecond), newPace(o.Deep.ScrubBytes)
 	if o.WalkRate > 0 {
 		e.walkRate = rate.NewLimiter(rate.Limit(o.WalkRate), max(o.WalkRate, pageHeaders))

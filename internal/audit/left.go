@@ -35,7 +35,7 @@ func (e *Engine) lookBack(ctx context.Context, l *ledger, v *view, began time.Ti
 	if !due {
 		return
 	}
-	g := e.lookInto(ctx, v, tx, tx, v.bindings(), verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond})
+	g := e.lookInto(ctx, v, tx, tx, false, v.bindings(), verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond})
 	readable := g.doubt == nil && len(g.sum.Unread) == 0
 	pause := deepRetry
 	l.mu.Lock()

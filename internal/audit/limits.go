@@ -77,6 +77,7 @@ const (
 	maxPending       = 1 << 16
 	mirrorers        = 4
 	mirrorRetry      = time.Minute
+	lastMirrors      = 3 * time.Second // when the auditor stops
 	maxRefill        = 1 << 20
 	// maxSigned states that a server signed wait to be kept; more are thinned.
 	// statesPage of those kept are looked at at once.

@@ -317,7 +317,9 @@ func (e *Engine) mirror(ctx context.Context, l *ledger) (behind bool) {
 	v := l.view()
 	if v.unmirrored() {
 		k.mu.Lock()
-		k.first, k.pending, k.checked, k.behind = 0, nil, true, false
+		if k.life == life {
+			k.first, k.pending, k.checked, k.behind = 0, nil, true, false
+		}
 		k.mu.Unlock()
 	}
 	err := e.salvaging(ctx, k, &v, func(m Mirror) error { return e.mirrorOnce(ctx, k, m, &v, life) })

@@ -37,11 +37,13 @@ func (e *Engine) verifyNew(ctx context.Context, l *ledger, v *view, out *outcome
 	if trusted.TxID == 0 {
 		bindings = bindings[1:]
 	}
-	g := e.lookInto(ctx, v, from, goal.TxID, bindings, verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond})
+	g := e.lookInto(ctx, v, from, goal.TxID, false, bindings, verify.Options{BytesPerSecond: e.o.Deep.BytesPerSecond})
 	g.unseen = true
 	out.damaged(g.damages)
 	if g.doubt == nil && g.sum.Unsettled.TxID <= goal.TxID {
-		if v.trust.Scrub.Settled >= trusted.TxID {
+		// Of what earlier rounds looked at it is not known here whether it held:
+		// then the background looks at all of it.
+		if v.trust.Scrub.Settled >= trusted.TxID && from == trusted.TxID+1 {
 			out.scrubbed = &g
 		}
 		return

@@ -17,6 +17,9 @@ type paced struct {
 	limit *rate.Limiter // nil: no bound
 }
 
+// payParts is how many parts of a second's worth are paid one by one.
+const payParts = 16
+
 func newPace(bytesPerSecond int64) *rate.Limiter {
 	if bytesPerSecond <= 0 {
 		return nil
@@ -26,7 +29,9 @@ func newPace(bytesPerSecond int64) *rate.Limiter {
 
 func (p *paced) pay(ctx context.Context, n int) {
 	for p.limit != nil && n > 0 {
-		part := min(n, p.limit.Burst())
+		// In small parts, so that a round with little to pay waits for a part of
+		// each page that is being paid, and not for the pages.
+		part := min(n, max(1, p.limit.Burst()/payParts))
 		if p.limit.WaitN(ctx, part) != nil {
 			<-ctx.Done() // the limiter knows of a deadline before it has passed
 			return

@@ -56,7 +56,7 @@ func (e *Engine) soundAgain(ctx context.Context, v *view, inc *evidence.Incident
 			continue
 		}
 		done[f.Tx] = true
-		g := e.lookInto(ctx, v, f.Tx, f.Tx, v.bindings(), verify.Options{})
+		g := e.lookInto(ctx, v, f.Tx, f.Tx, false, v.bindings(), verify.Options{})
 		if g.doubt != nil {
 			return false, g.doubt
 		}

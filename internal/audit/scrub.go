@@ -17,27 +17,36 @@ func (e *Engine) keepVerifying(ctx context.Context) {
 	}
 	now := time.Now()
 	for _, l := range e.all() {
-		if l.idle() || !l.deepDue(e, now) || !l.verifying.CompareAndSwap(false, true) {
+		if l.idle() {
+			continue
+		}
+		due, long := l.deepDue(e, now)
+		if !due || !l.verifying.CompareAndSwap(false, true) {
 			continue
 		}
 		e.work.Add(1)
-		e.verifies.do(func() {
+		lane := e.shorts
+		if long {
+			lane = e.longs
+		}
+		lane.do(func() {
 			defer e.work.Done()
 			defer l.verifying.Store(false)
-			e.scrub(ctx, l)
+			e.scrub(ctx, l, long)
 		})
 	}
 }
 
-// deepDue is asked of every ledger every second: it copies nothing.
-func (l *ledger) deepDue(e *Engine, now time.Time) bool {
+// deepDue reports whether there is anything to look at, and whether that is
+// much. It is asked of every ledger every second: it copies nothing.
+func (l *ledger) deepDue(e *Engine, now time.Time) (due, long bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t := &l.trust; now.Before(l.deepAfter) || !known(t) || t.Retired || frozen(l.open) {
-		return false
+		return false, false
 	}
-	_, _, _, due := e.nextRange(&l.trust, now)
-	return due || l.recheckDue(now) || l.leftDue(now)
+	from, to, _, due := e.nextRange(&l.trust, now)
+	return due || l.recheckDue(now) || l.leftDue(now), due && to-from >= longLook
 }
 
 // begins is the first transaction that can be bound to what is trusted.
@@ -68,8 +77,9 @@ func (e *Engine) nextRange(t *evidence.Trust, now time.Time) (from, to uint64, u
 	return from, to, false, to >= from && (to == s.Settled || to >= s.Position+scrubLeast)
 }
 
-// scrub looks at one slice of what is due and stores how far it came.
-func (e *Engine) scrub(ctx context.Context, l *ledger) {
+// scrub looks at one slice of what is due and stores how far it came. One that
+// is not long holds up others that are not.
+func (e *Engine) scrub(ctx context.Context, l *ledger, long bool) {
 	v := l.view()
 	began := time.Now()
 	e.recheck(ctx, l, &v, began)
@@ -78,11 +88,14 @@ func (e *Engine) scrub(ctx context.Context, l *ledger) {
 	if !due || ctx.Err() != nil {
 		return
 	}
+	if !long {
+		to = min(to, from+longLook-1)
+	}
 	rate, source := e.o.Deep.BytesPerSecond, &paced{e.o.Deep.Source, e.reading}
 	if !unseen && e.o.Deep.ScrubBytes > 0 {
-		rate, source.limit = e.o.Deep.ScrubBytes, e.scrubbing
+		rate, source = e.o.Deep.ScrubBytes, &paced{source, e.scrubbing}
 	}
-	g := e.lookInto(ctx, &v, from, to, v.bindings(), verify.Options{
+	g := e.lookInto(ctx, &v, from, to, long, v.bindings(), verify.Options{
 		Source: source, BytesPerSecond: rate,
 		Progress: func(p verify.Progress) { l.looking(p.Through) },
 	})
@@ -131,13 +144,15 @@ func advanceScrub(t *evidence.Trust, g *glance, now time.Time) {
 	s.Bytes += all.Bytes
 	s.Retained = max(s.Retained, g.sum.Retained)
 	firstPass := s.Pass == 0
-	if g.unseen {
+	// What a look began behind may have been taken back meanwhile, see lookAgain:
+	// then it says nothing of what lies between.
+	if g.unseen && g.from <= max(s.Settled+1, begins(t)) {
 		if t.Verified >= s.Settled { // nothing before was left out
 			t.Verified = max(t.Verified, clean)
 		}
 		s.Settled = max(s.Settled, through)
 	}
-	if g.unseen == firstPass {
+	if g.unseen == firstPass && g.from <= max(s.Position+1, begins(t)) {
 		s.Damaged += uint64(len(g.damages))
 		if s.Clean >= s.Position {
 			s.Clean = max(s.Clean, clean)

@@ -89,7 +89,7 @@ func (e *Engine) Verify(ctx context.Context, database string, o Verification) (v
 		}
 		began := time.Now()
 		before := total.Tally
-		g := e.lookInto(ctx, &v, at, end, v.bindings(), verify.Options{
+		g := e.lookInto(ctx, &v, at, end, true, v.bindings(), verify.Options{
 			BytesPerSecond: e.o.Deep.BytesPerSecond,
 			Progress: func(p verify.Progress) {
 				if o.Progress != nil {

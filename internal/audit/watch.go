@@ -318,10 +318,18 @@ func (e *Engine) farewell(ctx context.Context) {
 	e.work.Wait()
 	ctx, cancel := context.WithTimeout(ctx, alarmWithin)
 	defer cancel()
+	mirroring, enough := context.WithTimeout(ctx, lastMirrors)
+	defer enough()
 	var wait sync.WaitGroup
 	for _, l := range e.all() {
 		if l.past.waits() {
-			wait.Go(func() { e.mirror(ctx, l) })
+			wait.Add(1)
+			e.mirrors.do(func() {
+				defer wait.Done()
+				if mirroring.Err() == nil { // what is lost is fetched again
+					e.mirror(ctx, l)
+				}
+			})
 		}
 		l.writing.Lock()
 		e.retell(ctx, l, time.Now())
