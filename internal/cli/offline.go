@@ -145,19 +145,24 @@ func (o *offline) verdict(ctx context.Context, name evidence.Name, incidents []c
 	r := evidence.Report{Server: name.Server, Database: name.Database}
 	var found []checked
 	var d depth
-	var err error
 	if _, known := o.at[name]; known {
+		var err error
 		o.bar = newProgress(o.env.Stderr, name.String())
 		found, d, err = o.ledger(ctx, name)
 		o.bar.end()
 		if err != nil {
 			return nil, err
 		}
-		t := &o.known.Trust[o.at[name]]
+		t := d.trust
 		r.ServerUUID, r.Trusted = t.UUID, evidence.MarkOf(t.Proven.State)
 		r.Assurance = &evidence.Assurance{Proven: t.Proven.TxID, Walked: t.Walked, Verified: t.Verified}
 	}
-	open := slices.DeleteFunc(slices.Clone(o.known.Open), func(inc evidence.Incident) bool { return inc.Name != name })
+	// The auditor may have opened one while the ledger was looked at.
+	open, err := o.s.Incidents(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	open = slices.DeleteFunc(open, func(inc evidence.Incident) bool { return inc.Name != name })
 	r.Time = time.Now()
 	r.DurationMS = float64(r.Time.Sub(began).Microseconds()) / 1000
 	return o.judge(r, append(found, incidents...), d, open), nil
@@ -194,12 +199,18 @@ func (o *offline) judge(r evidence.Report, found []checked, d depth, open []evid
 		}
 		details = append(details, fmt.Sprintf("incident %s is open since %s: decide with immuclient trust accept or trust keep", worst.ID, when(worst.OpenedAt)))
 	}
+	unknown := r.Database != "" && d.trust == nil
+	if unknown && len(open) == 0 {
+		details = append(details, "nothing is trusted of it: it is only known from incidents, and the next round decides")
+	}
 	v.Findings = v.Findings[:min(len(v.Findings), evidence.MaxFindings)]
 	switch {
 	case v.Kind != "":
 		v.Verdict = evidence.Tampered
 	case own > 0:
 		v.Verdict, v.Reason = evidence.Undetermined, evidence.StateProblem
+	case unknown:
+		v.Verdict, v.Reason = evidence.Undetermined, evidence.FirstContact
 	default:
 		v.Verdict = evidence.Consistent
 	}

@@ -163,6 +163,7 @@ type depth struct {
 	mirror.Inspected
 	mirrored uint64 // transactions
 	signed   uint64 // states that the server signed
+	trust    *evidence.Trust
 }
 
 // ledger compares everything that is kept of one ledger.
@@ -179,6 +180,7 @@ func (c *checkup) ledger(ctx context.Context, name evidence.Name) (found []check
 		if err != nil {
 			return err
 		}
+		d.trust = r.Trust
 		r.compare(l)
 		switch {
 		case pastErr != nil:

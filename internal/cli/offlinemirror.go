@@ -178,6 +178,11 @@ func (c *signedCheck) problem(proven *evidence.Finding, format string, args ...a
 	c.look.problem(about, format, args...)
 }
 
+// inForce: s is signed by the key that is trusted, whatever key it carries.
+func (c *signedCheck) inForce(s *proof.SignedState) bool {
+	return len(c.Key) > 0 && verifies(s, c.Key) == nil
+}
+
 // state judges one signed state. Its error is about the mirror.
 func (c *signedCheck) state(file string, w *evidence.Witnessed) error {
 	s := &w.State
@@ -201,6 +206,12 @@ func (c *signedCheck) state(file string, w *evidence.Witnessed) error {
 		newer, newerFile = evidence.Witnessed{State: c.Proven, At: c.ProvenAt}, "the trusted state"
 	}
 	if newer.State.TxID == s.TxID && newer.State.Alh != s.Alh {
+		if !c.inForce(s) || !c.inForce(&newer.State) || s.DB != newer.State.DB {
+			// Whoever can write here can make such states with keys of their own.
+			c.problem(nil, "two states of transaction %d are kept, with the hash %s (%s) and with %s (%s), and nothing shows that the server signed both: no key in force verifies them; %s",
+				s.TxID, newer.State.Alh, newerFile, s.Alh, file, nextSigned)
+			return nil
+		}
 		detail := fmt.Sprintf("the server signed two states of transaction %d: with the hash %s (%s, %s) and with %s (%s, %s)",
 			s.TxID, newer.State.Alh, newerFile, when(newer.At), s.Alh, file, when(w.At))
 		c.problem(&evidence.Finding{Kind: evidence.Fork, Check: "signed-states", Tx: s.TxID, Want: s.Alh.String(), Got: newer.State.Alh.String(), Detail: detail},
