@@ -21,7 +21,7 @@ const (
 	// and put together, its entries as they are read, and as they are kept
 	// while their values are asked for. The smallest entry has 39 bytes of
 	// answer, and 290 in memory.
-	answerMemory = 12
+	answerMemory = 16
 	// maxParted bounds the digests that wait for a listing of what a first one
 	// left out, in entries, or in the entries of servers before 1.2.3.
 	maxParted = 1 << 14
