@@ -32,17 +32,27 @@ import (
 // is trusted must at every moment be what the ledger really holds.
 //
 // IMMUAUDIT_SOAK=<rounds> makes it longer, IMMUAUDIT_SEED=<seed> makes it the
-// one that failed, as far as goroutines allow.
+// one that failed, as far as goroutines allow: each ledger's seed follows that
+// of the one before. Every soakLife rounds begin with a new server, for what
+// one costs grows with the square of its life where all of it is verified again
+// and again, key by key on the oldest versions.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	rounds, seed := numberFrom(t, "IMMUAUDIT_SOAK", 200), numberFrom(t, "IMMUAUDIT_SEED", rand.Uint64N(1<<32))
 	t.Logf("IMMUAUDIT_SOAK=%d IMMUAUDIT_SEED=%d", rounds, seed)
-	s := newSoak(t, seed)
-	for s.rounds.Load() < rounds && !t.Failed() {
-		s.live()
-		s.heal()
+	for n := uint64(0); n < rounds; n, seed = n+soakLife, seed+1 {
+		t.Run(fmt.Sprintf("IMMUAUDIT_SEED=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			s := newSoak(t, seed)
+			for s.rounds.Load() < min(rounds-n, soakLife) && !t.Failed() {
+				s.live()
+				s.heal()
+			}
+		})
 	}
 }
+
+const soakLife = 500
 
 func numberFrom(t testing.TB, name string, otherwise uint64) uint64 {
 	t.Helper()
