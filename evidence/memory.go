@@ -129,11 +129,15 @@ type Incident struct {
 	// SoundAt is when all that was damaged was last found sound again, for
 	// kinds about data.
 	SoundAt time.Time
-	// AckedAt, AckedNote: an operator knows; reminders stop.
+	// RemindedAt is when somebody was last told that it is still open.
+	RemindedAt time.Time
+	// AckedAt, AckedBy, AckedNote: an operator knows; reminders stop.
 	AckedAt   time.Time
+	AckedBy   string // user@host as the machine knew it where the decision was made
 	AckedNote string
-	// ClosedAt, CloseNote: why it was accepted or kept.
+	// ClosedAt, ClosedBy, CloseNote: who accepted or kept, and why.
 	ClosedAt  time.Time
+	ClosedBy  string
 	CloseNote string
 	// Evidence is the path of the evidence file; EvidenceError says why there is none.
 	Evidence      string
@@ -152,16 +156,20 @@ type EventType string
 const (
 	EventComparison      EventType = "comparison"       // a round compared two states (only for --audit-notification-on=always)
 	EventTampered        EventType = "tampered"         // an incident was opened
+	EventStillTampered   EventType = "still-tampered"   // a day later it is open, and nobody acknowledged it
+	EventDamage          EventType = "damage"           // more damage was found by an incident that is open already
 	EventFirstContact    EventType = "first-contact"    // a baseline was recorded
 	EventIdentityChanged EventType = "identity-changed" // the server gives itself another UUID
 	EventSigningBegan    EventType = "signing-began"    // states are signed that were not before
-	EventStale           EventType = "stale"            // not auditable for longer than --audit-stale-after
+	EventStale           EventType = "stale"            // not auditable for longer than --audit-stale-after: a ledger, or several of a server at once
 	EventRecovered       EventType = "recovered"        // auditable again after stale
 	EventStateCreated    EventType = "state-created"    // a state directory was made anew
 	EventNotGrowing      EventType = "not-growing"      // no new transaction for longer than --audit-expect-growth
 	EventClockSkew       EventType = "clock-skew"       // timestamps run backwards or ahead by more than --audit-clock-skew
 	EventStateProblem    EventType = "state-problem"    // the auditor's own state is not what it left behind
-	EventDecision        EventType = "decision"         // an operator accepted, kept, acknowledged, pinned, imported or renamed
+	EventAcknowledged    EventType = "acknowledged"     // an operator knows of an incident
+	EventDecision        EventType = "decision"         // an operator accepted, kept, pinned, imported or renamed
+	EventTest            EventType = "test"             // an operator tries a sink; nothing happened
 )
 
 // Event is one thing that happened, in words and with the states it is about.
@@ -175,6 +183,10 @@ type Event struct {
 	Kind     Kind
 	Incident string
 	Message  string
+	// Ledgers is how many ledgers an event about a server concerns, 0 where it
+	// is not about ledgers. Tags are those the operator gave the server.
+	Ledgers int
+	Tags    []string
 	// Previous is the trusted state, nil where there is none; Current what
 	// the server showed.
 	Previous *proof.SignedState

@@ -184,7 +184,7 @@ func prepareIncident(i evidence.Incident) (preparedIncident, error) {
 	if err := checkSigned(i.Observed); err != nil {
 		return p, err
 	}
-	if err := checkText("a text of an incident", i.AckedNote, i.CloseNote, i.Evidence, i.EvidenceError); err != nil {
+	if err := checkText("a text of an incident", i.AckedBy, i.AckedNote, i.ClosedBy, i.CloseNote, i.Evidence, i.EvidenceError); err != nil {
 		return p, err
 	}
 	body, err := encode(recordIncident(i))
@@ -212,7 +212,7 @@ func prepareEvent(e evidence.Event) (preparedEvent, error) {
 	if e.Type == "" || len(e.Type) > maxUUID || len(e.ID) > maxUUID || len(e.UUID) > maxUUID {
 		return p, invalid("an event with a type of %d, ID of %d and UUID of %d bytes", len(e.Type), len(e.ID), len(e.UUID))
 	}
-	if err := checkText("a message", e.Message, e.Incident); err != nil {
+	if err := checkText("a message", append(slices.Clone(e.Tags), e.Message, e.Incident)...); err != nil {
 		return p, err
 	}
 	for _, s := range [...]*proof.SignedState{e.Previous, e.Current} {

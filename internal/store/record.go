@@ -164,9 +164,12 @@ type incidentRecord struct {
 	LastSeen      time.Time            `json:"last_seen,omitzero"`
 	Seen          uint64               `json:"seen"`
 	SoundAt       time.Time            `json:"sound_at,omitzero"`
+	RemindedAt    time.Time            `json:"reminded_at,omitzero"`
 	AckedAt       time.Time            `json:"acked_at,omitzero"`
+	AckedBy       string               `json:"acked_by,omitempty"`
 	AckedNote     string               `json:"acked_note,omitempty"`
 	ClosedAt      time.Time            `json:"closed_at,omitzero"`
+	ClosedBy      string               `json:"closed_by,omitempty"`
 	CloseNote     string               `json:"close_note,omitempty"`
 	Evidence      string               `json:"evidence,omitempty"`
 	EvidenceError string               `json:"evidence_error,omitempty"`
@@ -177,8 +180,8 @@ func recordIncident(i evidence.Incident) incidentRecord {
 		UUID: i.UUID, Kind: i.Kind, OpenedAt: plain(i.OpenedAt), Findings: i.Findings,
 		Trusted: recordSigned(i.Trusted), Observed: recordSigned(i.Observed), Divergence: i.Divergence,
 		LastSeen: plain(i.LastSeen), Seen: i.Seen, SoundAt: plain(i.SoundAt),
-		AckedAt: plain(i.AckedAt), AckedNote: i.AckedNote,
-		ClosedAt: plain(i.ClosedAt), CloseNote: i.CloseNote,
+		RemindedAt: plain(i.RemindedAt), AckedAt: plain(i.AckedAt), AckedBy: i.AckedBy, AckedNote: i.AckedNote,
+		ClosedAt: plain(i.ClosedAt), ClosedBy: i.ClosedBy, CloseNote: i.CloseNote,
 		Evidence: i.Evidence, EvidenceError: i.EvidenceError,
 	}
 }
@@ -188,8 +191,8 @@ func (r incidentRecord) incident(id string, version uint64, name evidence.Name, 
 		ID: id, Version: version, Name: name, UUID: r.UUID, Kind: r.Kind, Status: status,
 		OpenedAt: r.OpenedAt, Findings: r.Findings,
 		Trusted: r.Trusted.signed(), Observed: r.Observed.signed(), Divergence: r.Divergence,
-		LastSeen: r.LastSeen, Seen: r.Seen, SoundAt: r.SoundAt, AckedAt: r.AckedAt, AckedNote: r.AckedNote,
-		ClosedAt: r.ClosedAt, CloseNote: r.CloseNote,
+		LastSeen: r.LastSeen, Seen: r.Seen, SoundAt: r.SoundAt, RemindedAt: r.RemindedAt, AckedAt: r.AckedAt, AckedBy: r.AckedBy, AckedNote: r.AckedNote,
+		ClosedAt: r.ClosedAt, ClosedBy: r.ClosedBy, CloseNote: r.CloseNote,
 		Evidence: r.Evidence, EvidenceError: r.EvidenceError,
 	}
 }
@@ -206,6 +209,8 @@ type eventRecord struct {
 	Previous   *signedRecord        `json:"previous,omitempty"`
 	Current    *signedRecord        `json:"current,omitempty"`
 	Divergence *evidence.Divergence `json:"divergence,omitempty"`
+	Ledgers    int                  `json:"ledgers,omitempty"`
+	Tags       []string             `json:"tags,omitempty"`
 }
 
 func recordEvent(e evidence.Event) eventRecord {
@@ -213,6 +218,7 @@ func recordEvent(e evidence.Event) eventRecord {
 		ID: e.ID, Type: e.Type, At: plain(e.At), UUID: e.UUID, Verdict: e.Verdict, Kind: e.Kind,
 		Incident: e.Incident, Message: e.Message,
 		Previous: recordSignedMaybe(e.Previous), Current: recordSignedMaybe(e.Current), Divergence: e.Divergence,
+		Ledgers: e.Ledgers, Tags: e.Tags,
 	}
 }
 
@@ -221,6 +227,7 @@ func (r eventRecord) event(name evidence.Name, sequence uint64) evidence.Event {
 		ID: r.ID, Type: r.Type, At: r.At, Name: name, UUID: r.UUID, Verdict: r.Verdict, Kind: r.Kind,
 		Incident: r.Incident, Message: r.Message,
 		Previous: r.Previous.signedMaybe(), Current: r.Current.signedMaybe(), Divergence: r.Divergence, Sequence: sequence,
+		Ledgers: r.Ledgers, Tags: r.Tags,
 	}
 }
 
