@@ -70,6 +70,8 @@ type Config struct {
 
 	Audit Auditor
 
+	Sinks []Sink // where else alerts go, see [[sink]]
+
 	origins map[string]given // what was written, by setting; the strongest source only
 	host    host
 }
@@ -105,6 +107,7 @@ type Auditor struct {
 	ClockSkew     time.Duration // alert when timestamps run backwards or ahead by more; 0 = never
 	ProbeAddress  string        // host:port of the plaintext health probes; "" = none
 	WebConfigFile string        // TLS and basic auth of the monitoring port; "" = none
+	Tags          []string      // what the operator calls this server besides its name; sinks choose by it
 
 	Once bool
 	JSON bool
