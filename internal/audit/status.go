@@ -10,6 +10,8 @@ import (
 type Status struct {
 	Server  string // the operator's name
 	Address string // host:port
+	// Tags are those the operator gave the server.
+	Tags    []string
 	UUID    string // as last seen
 	Started time.Time
 	// LoopAt is when the scheduler last turned; it stops moving when the

@@ -34,8 +34,11 @@ var may = map[string][]string{
 	"internal/mirror":      {"proof", "evidence"},
 	"internal/audit":       {"proof", "evidence", "internal/verify"},
 	"internal/verify":      {"proof", "evidence"},
+	"internal/history":     {"proof", "evidence"},
+	"internal/report":      {"proof", "evidence", "internal/history"},
 	"internal/alert":       {"proof", "evidence"},
 	"internal/web":         {"evidence", "internal/audit"},
+	"internal/page":        {"proof", "evidence", "internal/audit", "internal/history"},
 	"internal/config":      {},
 	"internal/ledger":      {"internal/wire/schema"},
 	"internal/service":     {},
@@ -44,7 +47,8 @@ var may = map[string][]string{
 	"internal/layout":      {},
 	"internal/cli": {
 		"proof", "evidence", "internal/wire", "internal/store", "internal/mirror", "internal/audit", "internal/alert",
-		"internal/web", "internal/config", "internal/verify", "internal/ledger", "internal/attack", "internal/service", "internal/wire/schema",
+		"internal/web", "internal/page", "internal/config", "internal/verify", "internal/ledger", "internal/attack", "internal/service", "internal/wire/schema",
+		"internal/history", "internal/report",
 	},
 	"examples/checkevidence": {},
 }
