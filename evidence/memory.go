@@ -237,13 +237,15 @@ type Pending struct {
 	LastErr  string // of the newest attempt, without credentials
 }
 
-// Queue sums up the outbox of one sink.
+// Queue sums up the outbox of one sink, and what became of what was sent to it.
+// That is kept: it does not begin anew with the process.
 type Queue struct {
-	Sink    string
-	Waiting int
-	Oldest  time.Time // when the oldest waiting delivery was queued
-	LastErr string
-	LastOK  time.Time // newest success since the start, zero if none
-	Sent    uint64    // since the start
-	Failed  uint64    // failed tries since the start
+	Sink      string
+	Waiting   int
+	Oldest    time.Time // when the oldest waiting delivery was queued
+	Sent      uint64
+	Failed    uint64    // failed tries, each delivery of a digest counted
+	LastOK    time.Time // newest success, zero if none
+	LastErr   string    // of the newest try, empty if it was a success
+	LastErrAt time.Time // newest failure, zero if none
 }

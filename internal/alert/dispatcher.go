@@ -55,8 +55,8 @@ func NewDispatcher(o DispatcherOptions) (*Dispatcher, error) {
 
 // outcome is how a try ended.
 type outcome struct {
-	id   int64
-	done bool      // the delivery left the outbox
+	ids  []int64
+	done bool      // they left the outbox
 	next time.Time // otherwise: when to try again
 	// rejected: the receiver found fault with this very event.
 	rejected bool
@@ -95,6 +95,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 	looks := looks{next: time.Now(), pause: d.pause}
 	wake := d.wake
+	others, stopWatching := d.watch(ctx)
+	defer stopWatching()
 	for ctx.Err() == nil {
 		now := time.Now()
 		if !now.Before(looks.next) {
@@ -130,6 +132,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 				wake = nil
 			}
 			looks.wanted()
+		case <-others:
+			looks.wanted()
 		case o := <-outcomes:
 			plan.finish(o)
 			if !o.done {
@@ -145,31 +149,89 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// try makes one try and records how it went.
-func (d *Dispatcher) try(ctx context.Context, p evidence.Pending) outcome {
+// watch signals when somebody else wrote to the outbox.
+func (d *Dispatcher) watch(ctx context.Context) (<-chan struct{}, func()) {
+	watched, ok := d.outbox.(Watched)
+	if !ok {
+		return nil, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	changed := make(chan struct{}, 1)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		ticker := time.NewTicker(watchEvery)
+		defer ticker.Stop()
+		last, _ := watched.Generation(ctx) // where it cannot be told, the outbox is read once more
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			now, err := watched.Generation(ctx)
+			if err != nil || now == last {
+				continue // whoever reads the outbox says what is wrong with it
+			}
+			last = now
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	})
+	return changed, func() { cancel(); watcher.Wait() }
+}
+
+// try makes one try and records how it went. More than one delivery is for a
+// Batch.
+func (d *Dispatcher) try(ctx context.Context, group []evidence.Pending) outcome {
+	first := group[0]
+	o := outcome{ids: make([]int64, len(group))}
+	events := make([]evidence.Event, len(group))
+	tries := 0
+	for i, p := range group {
+		o.ids[i], events[i], tries = p.ID, p.Event, max(tries, p.Attempts+1)
+	}
 	limited, cancel := context.WithTimeout(ctx, tryTimeout)
-	err := d.sinks[p.Sink].Send(limited, p.Event)
+	err := send(limited, d.sinks[first.Sink], events)
 	cancel()
+	var partly *PartlyError
+	if errors.As(err, &partly) {
+		d.log.Warn("a notification was accepted, but not for everybody", "sink", first.Sink, "event", first.Event.ID, "missed", partly.Missed)
+		err = nil
+	}
 	if err == nil {
-		d.record(ctx, p, "delivered", func(ctx context.Context) error { return d.outbox.Delivered(ctx, p.ID) })
-		return outcome{id: p.ID, done: true}
+		d.record(ctx, first, "delivered", func(ctx context.Context) error { return d.outbox.Delivered(ctx, o.ids...) })
+		o.done = true
+		return o
 	}
 	if ctx.Err() != nil {
 		// Broken off by ourselves: that is nobody's failure. It is made again
 		// at the next start, with the same key.
-		return outcome{id: p.ID, next: time.Now()}
+		o.next = time.Now()
+		return o
 	}
-	o := outcome{id: p.ID, next: time.Now().Add(d.wait(p.Attempts + 1))}
+	o.next = time.Now().Add(d.wait(tries))
 	var refusal *Refusal
 	if errors.As(err, &refusal) && refusal.Permanent() {
 		o.rejected = true
-		o.next = time.Now().Add(maxRetry)
+		// Of many, one is at fault: they are soon tried one by one.
+		if len(group) == 1 {
+			o.next = time.Now().Add(maxRetry)
+		}
 	}
 	text := cut(err.Error(), maxErrorBytes)
-	d.log.Warn("a notification was not delivered and is tried again",
-		"sink", p.Sink, "ledger", p.Event.Name.String(), "event", p.Event.ID, "tries", p.Attempts+1, "next", o.next, "error", text)
-	d.record(ctx, p, "not delivered", func(ctx context.Context) error { return d.outbox.Retry(ctx, p.ID, o.next, text) })
+	d.log.Warn("a notification was not delivered and is tried again", "sink", first.Sink, "ledger", first.Event.Name.String(),
+		"event", first.Event.ID, "events", len(group), "tries", tries, "next", o.next, "error", text)
+	d.record(ctx, first, "not delivered", func(ctx context.Context) error { return d.outbox.Retry(ctx, o.next, text, o.ids...) })
 	return o
+}
+
+func send(ctx context.Context, sink Sink, events []evidence.Event) error {
+	if batch, ok := sink.(Batch); ok {
+		return batch.SendAll(ctx, events)
+	}
+	return sink.Send(ctx, events[0])
 }
 
 // record writes to the outbox until that succeeded: the delivery stays under

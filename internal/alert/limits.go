@@ -27,6 +27,9 @@ const (
 	lookEvery = time.Minute
 	lookPause = 200 * time.Millisecond
 	lookRetry = 2 * time.Second
+	// watchEvery is how often it is asked whether another process wrote to the
+	// outbox.
+	watchEvery = time.Second
 	// giveWay is after how many tries a delivery no longer holds back the later
 	// ones of its ledger (about an hour and a half): news that nobody takes
 	// must not keep other news from being told.
@@ -36,4 +39,12 @@ const (
 	maxQuote       = 200      // of them that are recorded
 	maxHeaderBytes = 64 << 10 // of a receiver's headers
 	maxErrorBytes  = 512      // of an error that are recorded
+
+	maxBatch    = 50               // events of one digest
+	mailPause   = 10 * time.Second // how long the first event of a burst waits for company
+	maxDialogue = 256 << 10        // bytes that a mail server says in one conversation
+	maxSubject  = 150              // bytes
+	maxVariable = 4 << 10          // bytes of one variable of a script's environment
+	scriptPause = time.Second      // for a script's children to let go of its output
+	beatEvery   = time.Minute
 )

@@ -90,31 +90,35 @@ func (o *durable) Due(_ context.Context, now time.Time, limit int) ([]evidence.P
 	return due, nil
 }
 
-func (o *durable) Delivered(_ context.Context, id int64) error {
+func (o *durable) Delivered(_ context.Context, ids ...int64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.broken != nil {
 		return o.broken
 	}
-	o.answered(id)
-	delete(o.waiting, id)
+	for _, id := range ids {
+		o.answered(id)
+		delete(o.waiting, id)
+	}
 	return nil
 }
 
-func (o *durable) Retry(_ context.Context, id int64, next time.Time, lastErr string) error {
+func (o *durable) Retry(_ context.Context, next time.Time, lastErr string, ids ...int64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.broken != nil {
 		return o.broken
 	}
-	o.answered(id)
-	if _, ok := o.waiting[id]; !ok && o.heir != 0 {
-		id = o.heir
-	}
-	if p, ok := o.waiting[id]; ok {
-		p.Attempts++
-		p.NextTry, p.LastErr = next, lastErr
-		o.waiting[id] = p
+	for _, id := range ids {
+		o.answered(id)
+		if _, ok := o.waiting[id]; !ok && o.heir != 0 {
+			id = o.heir
+		}
+		if p, ok := o.waiting[id]; ok {
+			p.Attempts++
+			p.NextTry, p.LastErr = next, lastErr
+			o.waiting[id] = p
+		}
 	}
 	return nil
 }

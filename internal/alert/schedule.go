@@ -13,6 +13,7 @@ import (
 type lane struct {
 	sink string
 	name evidence.Name
+	test bool // an operator waits for it: it follows nothing
 }
 
 // task is a waiting delivery as the schedule sees it.
@@ -20,12 +21,15 @@ type task struct {
 	evidence.Pending
 	running  bool
 	rejected bool
-	gone     bool // left the outbox while under way
-	urgent   bool // its lane has news of tampering
-	failed   bool // and was not seen in the outbox since
+	gone     bool      // left the outbox while under way
+	urgent   bool      // its lane has news of tampering
+	failed   bool      // and was not seen in the outbox since
+	seen     time.Time // when it was first seen here
 }
 
-func (t *task) lane() lane { return lane{t.Sink, t.Event.Name} }
+func (t *task) lane() lane {
+	return lane{t.Sink, t.Event.Name, t.Event.Type == evidence.EventTest}
+}
 
 // holds reports whether the later ones of the lane wait for this one.
 func (t *task) holds() bool { return !t.rejected && t.Attempts < giveWay }
@@ -68,12 +72,12 @@ func (s *schedule) replace(waiting []evidence.Pending, now time.Time) {
 		if latest := now.Add(maxRetry); p.NextTry.After(latest) {
 			p.NextTry = latest
 		}
-		t := &task{Pending: p}
+		t := &task{Pending: p, seen: now}
 		if known := old[p.ID]; known != nil {
 			if known.running {
 				t = known
 			}
-			t.rejected = known.rejected
+			t.rejected, t.seen = known.rejected, known.seen
 			// The clamp above must not move on with every look.
 			if known.NextTry.Before(t.NextTry) {
 				t.NextTry = known.NextTry
@@ -89,7 +93,7 @@ func (s *schedule) replace(waiting []evidence.Pending, now time.Time) {
 	}
 	urgent := make(map[lane]bool)
 	for _, t := range s.tasks {
-		if t.Event.Type == evidence.EventTampered {
+		if t.Event.Type == evidence.EventTampered || t.Event.Type == evidence.EventTest {
 			urgent[t.lane()] = true
 		}
 	}
@@ -129,14 +133,16 @@ func (s *schedule) complain(sink string) {
 	}
 }
 
-// start gives what is to be tried now and counts it as under way.
-func (s *schedule) start(now time.Time) []evidence.Pending {
+// start gives what is to be tried now, what goes out together together, and
+// counts it as under way.
+func (s *schedule) start(now time.Time) [][]evidence.Pending {
 	s.wakeAt = time.Time{}
-	var ready []evidence.Pending
+	var ready [][]evidence.Pending
 	held := make(map[lane]bool)
+	gathered := make(map[string][]*task)
 	full := 0
-	for _, n := range s.running {
-		if n >= triesPerSink {
+	for sink, n := range s.running {
+		if n >= s.room(sink) {
 			full++
 		}
 	}
@@ -145,24 +151,79 @@ func (s *schedule) start(now time.Time) []evidence.Pending {
 			break // nothing can start before a try ends
 		}
 		l := t.lane()
+		batch, many := s.sinks[t.Sink].(Batch)
 		switch {
-		case s.busy[l] || held[l] || s.running[t.Sink] >= triesPerSink:
+		case s.busy[l] || held[l] || s.running[t.Sink] >= s.room(t.Sink):
 		case t.failed:
 			held[l] = t.holds()
 		case t.NextTry.After(now):
-			if s.wakeAt.IsZero() || t.NextTry.Before(s.wakeAt) {
-				s.wakeAt = t.NextTry
-			}
+			s.dueAt(t.NextTry)
 			held[l] = t.holds()
+		case many:
+			if g := gathered[t.Sink]; len(g) < batch.Most() && (len(g) == 0 || !t.rejected && !g[0].rejected) {
+				gathered[t.Sink] = append(g, t)
+			} else {
+				held[l] = true // the next message carries it, and what follows it
+			}
 		default:
+			ready = append(ready, []evidence.Pending{t.Pending})
 			t.running, s.busy[l] = true, true
 			if s.running[t.Sink]++; s.running[t.Sink] == triesPerSink {
 				full++
 			}
-			ready = append(ready, t.Pending)
 		}
 	}
+	for sink, group := range gathered {
+		if at := companyUntil(group, s.sinks[sink].(Batch)); at.After(now) {
+			s.dueAt(at)
+			continue
+		}
+		pending := make([]evidence.Pending, len(group))
+		for i, t := range group {
+			t.running, s.busy[t.lane()] = true, true
+			pending[i] = t.Pending
+		}
+		s.running[sink]++
+		ready = append(ready, pending)
+	}
 	return ready
+}
+
+// room is how many tries may be under way to a sink at once.
+func (s *schedule) room(sink string) int {
+	if _, many := s.sinks[sink].(Batch); many {
+		return 1
+	}
+	return triesPerSink
+}
+
+func (s *schedule) dueAt(t time.Time) {
+	if s.wakeAt.IsZero() || t.Before(s.wakeAt) {
+		s.wakeAt = t
+	}
+}
+
+// companyUntil is when what was gathered goes out: once it is complete, once
+// the first of it waited long enough, and at once what was tried before or is
+// waited for.
+func companyUntil(group []*task, sink Batch) time.Time {
+	if len(group) >= sink.Most() {
+		return time.Time{}
+	}
+	var until time.Time
+	for i, t := range group {
+		began := t.seen
+		if t.Queued.Before(began) {
+			began = t.Queued
+		}
+		if t.Attempts > 0 || t.Event.Type == evidence.EventTest {
+			return time.Time{}
+		}
+		if at := began.Add(sink.Patience()); i == 0 || at.Before(until) {
+			until = at
+		}
+	}
+	return until
 }
 
 // next is when something is due that start did not give yet, if nothing else
@@ -171,14 +232,22 @@ func (s *schedule) next() (time.Time, bool) { return s.wakeAt, !s.wakeAt.IsZero(
 
 // finish takes note of how a try ended.
 func (s *schedule) finish(o outcome) {
-	t := s.tasks[o.id]
-	if t == nil {
-		return
+	for i, id := range o.ids {
+		t := s.tasks[id]
+		if t == nil {
+			continue
+		}
+		if i == 0 {
+			s.running[t.Sink]--
+		}
+		delete(s.busy, t.lane())
+		s.end(t, o)
 	}
-	s.running[t.Sink]--
-	delete(s.busy, t.lane())
+}
+
+func (s *schedule) end(t *task, o outcome) {
 	if o.done || t.gone {
-		delete(s.tasks, o.id)
+		delete(s.tasks, t.ID)
 		if i, ok := slices.BinarySearchFunc(s.order, t, byTurn); ok {
 			s.order = slices.Delete(s.order, i, i+1)
 		}

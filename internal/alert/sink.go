@@ -26,10 +26,16 @@ type Outbox interface {
 	// The dispatcher also asks for moments that are yet to come; each delivery
 	// it tries, it was given since the last answer about it.
 	Due(ctx context.Context, now time.Time, limit int) ([]evidence.Pending, error)
-	// Delivered removes a delivery.
-	Delivered(ctx context.Context, id int64) error
-	// Retry counts a failed try and says when to make the next one.
-	Retry(ctx context.Context, id int64, next time.Time, lastErr string) error
+	// Delivered removes deliveries, all or none.
+	Delivered(ctx context.Context, ids ...int64) error
+	// Retry counts a failed try of deliveries and says when to make the next one.
+	Retry(ctx context.Context, next time.Time, lastErr string, ids ...int64) error
+}
+
+// Watched is an outbox that others write to as well.
+type Watched interface {
+	// Generation is a number that changes when somebody else wrote.
+	Generation(ctx context.Context) (uint64, error)
 }
 
 // Sink is where an event can be sent. Send returns nil only if the receiver
@@ -40,10 +46,29 @@ type Sink interface {
 	Send(ctx context.Context, e evidence.Event) error
 }
 
+// Batch is a Sink that takes many events at once, so that a thousand incidents
+// are not a thousand mails. What goes out together was accepted, or failed,
+// together; the same events make the same message under the same key.
+type Batch interface {
+	Sink
+	SendAll(ctx context.Context, events []evidence.Event) error
+	// Most is how many go out together.
+	Most() int
+	// Patience is how long the first of a burst waits for company.
+	Patience() time.Duration
+}
+
+// PartlyError says that a message was accepted, but not for everybody it was
+// meant for. It is not sent again: those who have it would have it twice.
+type PartlyError struct{ Missed string }
+
+func (e *PartlyError) Error() string { return "accepted, but not for " + e.Missed }
+
 // Refusal is an answer that is no acceptance.
 type Refusal struct {
 	Status int    // the HTTP status code
 	Quote  string // how the answer began, without credentials
+	final  bool   // in another protocol than HTTP: it is about the content
 }
 
 func (r *Refusal) Error() string {
@@ -58,6 +83,8 @@ func (r *Refusal) Error() string {
 // to stop trying, only to try seldom.
 func (r *Refusal) Permanent() bool {
 	switch {
+	case r.final:
+		return true
 	case r.Status == 408 || r.Status == 425 || r.Status == 429:
 		return false // they ask to come back
 	default:

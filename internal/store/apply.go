@@ -461,13 +461,27 @@ func sameState(a, b proof.SignedState) bool {
 	return a.DB == b.DB && a.State == b.State && bytes.Equal(a.PublicKey, b.PublicKey) && bytes.Equal(a.Signature, b.Signature)
 }
 
-func eventSum(sequence uint64, name evidence.Name, at int64, body []byte) [32]byte {
-	return sum("event", sequence, name.Server, name.Database, at, body)
+func eventSum(sequence uint64, name evidence.Name, typ evidence.EventType, at int64, body []byte) [32]byte {
+	return sum("event", sequence, name.Server, name.Database, string(typ), at, body)
 }
 
 func (w *writing) putEvent(e preparedEvent) error {
-	s := eventSum(w.sequence, e.name, e.at, e.body)
-	_, err := w.exec("INSERT INTO event (sequence, server, database, at, body, sum) VALUES (?, ?, ?, ?, ?, ?)", w.sequence, e.name.Server, e.name.Database, e.at, e.body, s[:])
-	w.events = true
+	s := eventSum(w.sequence, e.name, e.typ, e.at, e.body)
+	_, err := w.exec("INSERT INTO event (sequence, server, database, type, lasting, at, body, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		w.sequence, e.name.Server, e.name.Database, string(e.typ), lasting(e.typ), e.at, e.body, s[:])
+	w.events[e.typ] = struct{}{}
 	return err
+}
+
+// lasting are events that no flood of others may wash away: what was found,
+// what people decided about it, and where trust began. Of each of these types
+// the newest maxLasting are kept, of all events the newest maxEvents.
+func lasting(t evidence.EventType) bool {
+	switch t {
+	case evidence.EventTampered, evidence.EventDamage, evidence.EventFirstContact, evidence.EventStateCreated,
+		evidence.EventStateProblem, evidence.EventAcknowledged, evidence.EventDecision:
+		return true
+	default:
+		return false
+	}
 }

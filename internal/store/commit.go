@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"immuaudit/evidence"
 )
 
 // maxBatch bounds how many changes share one transaction, and so how long the
@@ -126,9 +128,9 @@ type writing struct {
 	proven   []*preparedTrust // what is proven now
 	renamed  bool             // ledgers have other names
 	// what to do at the end of the transaction
-	queued bool                // deliveries were put into the outbox
-	sinks  map[string]struct{} // … of these sinks
-	events bool                // events were added
+	queued bool                            // deliveries were put into the outbox
+	sinks  map[string]struct{}             // … of these sinks
+	events map[evidence.EventType]struct{} // types of events that were added
 }
 
 func (w *writing) stmt(query string) (*sql.Stmt, error) {
@@ -234,7 +236,7 @@ func answer(batch []*job, results []error, all error) {
 }
 
 func (c *committer) write(batch []*job, results []error) (queued bool, err error) {
-	w := &writing{c: c, sinks: map[string]struct{}{}}
+	w := &writing{c: c, sinks: map[string]struct{}{}, events: map[evidence.EventType]struct{}{}}
 	if err := c.begin(w); err != nil {
 		return false, err
 	}
@@ -324,8 +326,20 @@ func (w *writing) attempt(j *job) (own, err error) {
 
 // prune keeps the record of events and the outbox within their bounds.
 func (w *writing) prune() error {
-	if w.events {
-		if _, err := w.exec("DELETE FROM event WHERE seq <= (SELECT max(seq) FROM event) - ?", maxEvents); err != nil {
+	if len(w.events) > 0 {
+		if _, err := w.exec("DELETE FROM event WHERE lasting = 0 AND seq <= (SELECT max(seq) FROM event) - ?", maxEvents); err != nil {
+			return err
+		}
+	}
+	for typ := range w.events {
+		if !lasting(typ) {
+			continue
+		}
+		// Where there are not that many of it, the comparison is with NULL and
+		// none is deleted.
+		_, err := w.exec(`DELETE FROM event WHERE lasting = 1 AND type = ? AND seq <= min((SELECT max(seq) FROM event) - ?,
+			(SELECT seq FROM event WHERE lasting = 1 AND type = ? ORDER BY seq DESC LIMIT 1 OFFSET ?))`, string(typ), maxEvents, string(typ), maxLasting)
+		if err != nil {
 			return err
 		}
 	}

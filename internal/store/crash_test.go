@@ -401,7 +401,7 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("%s: version %d and %d marks where %d was acknowledged, %v", round, all.Trust[0].Version, len(all.Marks[name]), before, err)
 		}
 		// A change that needs no page fits in between.
-		if err := s.Retry(t.Context(), 1, noon, "x"); err != nil {
+		if err := s.Retry(t.Context(), noon, "x", 1); err != nil {
 			t.Errorf("a small change after the disk was full: %v", err)
 		}
 		pages(120)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,50 +18,38 @@ type waitingKey struct {
 	typ  evidence.EventType
 }
 
-// sinkBook is what is known of the sinks since the start; it is not kept.
-type sinkBook struct {
+// handedOut are deliveries that were given out and not answered yet. One of
+// them may be replaced while it is on its way.
+type handedOut struct {
 	mu   *sync.Mutex
-	book map[string]*evidence.Queue
-	// handed are deliveries that were given out and not answered yet. One of
-	// them may be replaced while it is on its way.
-	handed map[int64]waitingKey
+	keys map[int64]waitingKey
 }
 
-func newSinkBook() sinkBook {
-	return sinkBook{mu: &sync.Mutex{}, book: map[string]*evidence.Queue{}, handed: map[int64]waitingKey{}}
-}
+func newHandedOut() handedOut { return handedOut{mu: &sync.Mutex{}, keys: map[int64]waitingKey{}} }
 
-func (b sinkBook) hand(id int64, key waitingKey) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (h handedOut) hand(id int64, key waitingKey) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	// Answers that never came must not pile up.
-	if len(b.handed) > 4*maxWaiting {
-		clear(b.handed)
+	if len(h.keys) > 4*maxWaiting {
+		clear(h.keys)
 	}
-	b.handed[id] = key
+	h.keys[id] = key
 }
 
-func (b sinkBook) key(id int64) (waitingKey, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	key, ok := b.handed[id]
+func (h handedOut) key(id int64) (waitingKey, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key, ok := h.keys[id]
 	return key, ok
 }
 
-func (b sinkBook) answered(id int64, note func(*evidence.Queue)) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	key, ok := b.handed[id]
-	if !ok {
-		return
+func (h handedOut) answered(ids []int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		delete(h.keys, id)
 	}
-	delete(b.handed, id)
-	q := b.book[key.sink]
-	if q == nil {
-		q = &evidence.Queue{Sink: key.sink}
-		b.book[key.sink] = q
-	}
-	note(q)
 }
 
 func deliverySum(sequence uint64, key waitingKey, replaceable, urgent bool, queued int64, body []byte) [32]byte {
@@ -83,7 +70,8 @@ func (w *writing) putDelivery(d preparedDelivery) error {
 	if err != nil {
 		return err
 	}
-	urgent := key.typ == evidence.EventTampered
+	// A test is answered while somebody waits for it.
+	urgent := key.typ == evidence.EventTampered || key.typ == evidence.EventTest
 	queued := time.Now().UnixNano()
 	s := deliverySum(w.sequence, key, d.coalesce, urgent, queued, d.event.body)
 	_, err = w.exec("INSERT INTO outbox (sequence, sink, server, database, type, replaceable, urgent, queued, attempts, next_try, last_err, body, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -124,7 +112,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) ([]evidence.P
 		}
 	}
 	for _, p := range due {
-		s.sinks.hand(p.ID, waitingKey{p.Sink, p.Event.Name, p.Event.Type})
+		s.handed.hand(p.ID, waitingKey{p.Sink, p.Event.Name, p.Event.Type})
 	}
 	return due, nil
 }
@@ -191,40 +179,90 @@ func (s *Store) scanPending(rows *sql.Rows) (evidence.Pending, error) {
 	return p, nil
 }
 
-// Delivered takes a delivery out of the outbox. One that was replaced on its
-// way stays replaced: the newer one is still to be sent.
-func (s *Store) Delivered(ctx context.Context, id int64) error {
+// Delivered takes deliveries out of the outbox, and counts them for their sink.
+// One that was replaced on its way stays replaced: the newer one is still to be
+// sent.
+func (s *Store) Delivered(ctx context.Context, ids ...int64) error {
 	return s.submit(ctx, func(w *writing) error {
-		_, err := w.exec("DELETE FROM outbox WHERE id = ?", id)
-		return err
-	}, func() {
-		s.sinks.answered(id, func(q *evidence.Queue) {
-			q.Sent++
-			q.LastOK = time.Now()
-			q.LastErr = ""
+		sent := map[string]uint64{}
+		for _, id := range ids {
+			sink := ""
+			if key, handed := s.handed.key(id); handed {
+				sink = key.sink
+			}
+			err := w.rows("DELETE FROM outbox WHERE id = ? RETURNING sink", []any{id}, func(rows *sql.Rows) error { return rows.Scan(&sink) })
+			if err != nil {
+				return err
+			}
+			if sink != "" {
+				sent[sink]++
+			}
+		}
+		return w.tally(sent, func(q *evidence.Queue, n uint64) {
+			q.Sent += n
+			q.LastOK, q.LastErr = time.Now(), ""
 		})
-	})
+	}, func() { s.handed.answered(ids) })
 }
 
-// Retry notes a failed try. The delivery keeps its ID; where it was replaced
-// on its way, the newer one waits until next.
-func (s *Store) Retry(ctx context.Context, id int64, next time.Time, lastErr string) error {
-	lastErr = strings.ToValidUTF8(lastErr[:min(len(lastErr), maxErrText)], "")
-	key, handed := s.sinks.key(id)
+// Retry notes a failed try. The deliveries keep their IDs; where one was
+// replaced on its way, the newer one waits until next.
+func (s *Store) Retry(ctx context.Context, next time.Time, lastErr string, ids ...int64) error {
+	lastErr = errText(lastErr)
 	return s.submit(ctx, func(w *writing) error {
-		n, err := w.exec("UPDATE outbox SET attempts = attempts + 1, next_try = ?, last_err = ? WHERE id = ?", instant(next), lastErr, id)
-		if err != nil || n > 0 || !handed {
-			return err
+		failed := map[string]uint64{}
+		for _, id := range ids {
+			key, handed := s.handed.key(id)
+			sink := key.sink
+			n := 0
+			err := w.rows("UPDATE outbox SET attempts = attempts + 1, next_try = ?, last_err = ? WHERE id = ? RETURNING sink",
+				[]any{instant(next), lastErr, id}, func(rows *sql.Rows) error { n++; return rows.Scan(&sink) })
+			if err != nil {
+				return err
+			}
+			if n == 0 && handed {
+				_, err = w.exec("UPDATE outbox SET attempts = attempts + 1, next_try = ?, last_err = ? WHERE sink = ? AND server = ? AND database = ? AND type = ? AND replaceable = 1",
+					instant(next), lastErr, key.sink, key.name.Server, key.name.Database, string(key.typ))
+				if err != nil {
+					return err
+				}
+			}
+			if sink != "" {
+				failed[sink]++
+			}
 		}
-		_, err = w.exec("UPDATE outbox SET attempts = attempts + 1, next_try = ?, last_err = ? WHERE sink = ? AND server = ? AND database = ? AND type = ? AND replaceable = 1",
-			instant(next), lastErr, key.sink, key.name.Server, key.name.Database, string(key.typ))
-		return err
-	}, func() {
-		s.sinks.answered(id, func(q *evidence.Queue) {
-			q.Failed++
-			q.LastErr = lastErr
+		return w.tally(failed, func(q *evidence.Queue, n uint64) {
+			q.Failed += n
+			q.LastErr, q.LastErrAt = lastErr, time.Now()
 		})
+	}, func() { s.handed.answered(ids) })
+}
+
+// Tests gives the tests that wait to be sent.
+func (s *Store) Tests(ctx context.Context) ([]evidence.Pending, error) {
+	rows, err := s.reader.QueryContext(ctx, "SELECT "+pendingColumns+" FROM outbox WHERE urgent = 1 AND type = ?", string(evidence.EventTest))
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	var list []evidence.Pending
+	err = each(rows, func(rows *sql.Rows) error {
+		p, err := s.scanPending(rows)
+		list = append(list, p)
+		return err
 	})
+	return list, s.explain(err)
+}
+
+// Withdraw takes deliveries back that nobody wants to be sent any more.
+func (s *Store) Withdraw(ctx context.Context, ids ...int64) error {
+	return s.submit(ctx, func(w *writing) error {
+		for _, id := range ids {
+			if _, err := w.exec("DELETE FROM outbox WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func() { s.handed.answered(ids) })
 }
 
 // NextDue says when the next delivery is to be tried; false if none waits. A
@@ -235,44 +273,4 @@ func (s *Store) NextDue(ctx context.Context) (time.Time, bool, error) {
 		return time.Time{}, false, s.explain(err)
 	}
 	return moment(next.Int64), next.Valid, nil
-}
-
-// Queues sums up the outbox, sink by sink.
-func (s *Store) Queues(ctx context.Context) ([]evidence.Queue, error) {
-	queues := map[string]evidence.Queue{}
-	s.sinks.mu.Lock()
-	for sink, q := range s.sinks.book {
-		queues[sink] = *q
-	}
-	s.sinks.mu.Unlock()
-	rows, err := s.reader.QueryContext(ctx, `SELECT sink, count(*), min(queued),
-		coalesce((SELECT last_err FROM outbox AS o WHERE o.sink = outbox.sink AND last_err <> '' ORDER BY next_try DESC LIMIT 1), '')
-		FROM outbox GROUP BY sink`)
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	err = each(rows, func(rows *sql.Rows) error {
-		var sink, lastErr string
-		var waiting int
-		var oldest int64
-		if err := rows.Scan(&sink, &waiting, &oldest, &lastErr); err != nil {
-			return err
-		}
-		q := queues[sink]
-		q.Sink, q.Waiting, q.Oldest = sink, waiting, moment(oldest)
-		if q.LastErr == "" && q.LastOK.IsZero() {
-			q.LastErr = lastErr
-		}
-		queues[sink] = q
-		return nil
-	})
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	list := make([]evidence.Queue, 0, len(queues))
-	for _, q := range queues {
-		list = append(list, q)
-	}
-	slices.SortFunc(list, func(a, b evidence.Queue) int { return strings.Compare(a.Sink, b.Sink) })
-	return list, nil
 }

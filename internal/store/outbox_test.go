@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func TestDeliveryIsRetriedUnderItsID(t *testing.T) {
 		t.Errorf("next due %v, %v, %v", next, waiting, err)
 	}
 	failure := strings.Repeat("x", maxErrText-1) + "é and more"
-	if err := s.Retry(t.Context(), first[0].ID, noon.Add(time.Minute), failure); err != nil {
+	if err := s.Retry(t.Context(), noon.Add(time.Minute), failure, first[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	if list := due(t, s, noon, 10); len(list) != 0 {
@@ -135,7 +136,7 @@ func TestNewerReplacesOlder(t *testing.T) {
 	}
 	sent = find("7")
 	queue(t, s, comparison(a, "x", "8"))
-	if err := s.Retry(t.Context(), sent.ID, noon.Add(time.Minute), "down"); err != nil {
+	if err := s.Retry(t.Context(), noon.Add(time.Minute), "down", sent.ID); err != nil {
 		t.Fatal(err)
 	}
 	// The newer one waits for the receiver too, and so does the next.
@@ -241,7 +242,7 @@ func TestSequence(t *testing.T) {
 	check(3, 2, 3)
 	stale := trustAt(name, 7, 10)
 	refused(t, s.Apply(t.Context(), evidence.Change{Trust: &stale, Events: []evidence.Event{eventOf(name, evidence.EventStale, "e3")}}), ErrConflict)
-	if err := s.Retry(t.Context(), due(t, s, noon, 9)[0].ID, noon, "down"); err != nil {
+	if err := s.Retry(t.Context(), noon, "down", due(t, s, noon, 9)[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	check(3, 2, 3)
@@ -249,4 +250,101 @@ func TestSequence(t *testing.T) {
 	s = open(t, dir)
 	tell("e4")
 	check(5, 2, 3, 5)
+}
+
+// What became of deliveries is known after a restart, and to other processes.
+func TestSinksAreRemembered(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	queue(t, s, evidence.Delivery{Sink: "mail", Event: eventOf(ledger("prod", "a"), evidence.EventTampered, "e1")},
+		evidence.Delivery{Sink: "mail", Event: eventOf(ledger("prod", "b"), evidence.EventTampered, "e2")},
+		evidence.Delivery{Sink: "gone", Event: eventOf(ledger("prod", "b"), evidence.EventStale, "e3")})
+	both := due(t, s, noon, 10)
+	both = slices.DeleteFunc(both, func(p evidence.Pending) bool { return p.Sink == "gone" })
+	if err := s.Retry(t.Context(), noon, "no route", both[0].ID, both[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delivered(t.Context(), both[0].ID, both[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.NoteSink(t.Context(), "beat", ""), s.NoteSink(t.Context(), "beat", "404")); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Queues(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	finish(t, s)
+	s = open(t, dir)
+	q, err := s.Queues(t.Context())
+	if err != nil || !slices.Equal(q, before) || len(q) != 3 {
+		t.Fatalf("after a restart %+v, before %+v, %v", q, before, err)
+	}
+	if b := q[0]; b.Sink != "beat" || b.Sent != 1 || b.Failed != 1 || b.LastErr != "404" || b.LastOK.IsZero() || b.LastErrAt.IsZero() {
+		t.Errorf("beat: %+v", b)
+	}
+	if m := q[2]; m.Sink != "mail" || m.Waiting != 0 || m.Sent != 2 || m.Failed != 2 || m.LastErr != "" || m.LastErrAt.IsZero() {
+		t.Errorf("mail: %+v", m)
+	}
+	if n, err := s.DropSink(t.Context(), "gone"); n != 1 || err != nil {
+		t.Errorf("dropped %d, %v", n, err)
+	}
+	if n, err := s.DropSink(t.Context(), "beat"); n != 0 || err != nil {
+		t.Errorf("dropped %d, %v", n, err)
+	}
+	if q, err = s.Queues(t.Context()); err != nil || len(q) != 1 || q[0].Sink != "mail" {
+		t.Errorf("left: %+v, %v", q, err)
+	}
+	finish(t, s)
+	s = open(t, dir)
+}
+
+func TestTestsAreWithdrawn(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	queue(t, s, evidence.Delivery{Sink: "mail", Event: eventOf(evidence.Name{Server: "prod"}, evidence.EventTest, "t1")},
+		evidence.Delivery{Sink: "mail", Event: eventOf(ledger("prod", "a"), evidence.EventTampered, "e1")})
+	tests, err := s.Tests(t.Context())
+	if err != nil || !slices.Equal(ids(tests), []string{"t1"}) {
+		t.Fatalf("tests: %v, %v", tests, err)
+	}
+	if err := s.Withdraw(t.Context(), tests[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if left := ids(due(t, s, noon, 9)); !slices.Equal(left, []string{"e1"}) {
+		t.Errorf("left: %v", left)
+	}
+	if q, err := s.Queues(t.Context()); err != nil || len(q) != 1 || q[0].Sent != 0 {
+		t.Errorf("queues: %+v, %v", q, err)
+	}
+}
+
+// What was found and decided is not washed away by what happens all day.
+func TestLastingEventsOutliveAFlood(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	add := func(typ evidence.EventType, n int) {
+		t.Helper()
+		var c evidence.Change
+		for i := range n {
+			c.Events = append(c.Events, evidence.Event{ID: fmt.Sprint(typ, i), Type: typ, At: noon, Name: ledger("prod", "a")})
+		}
+		apply(t, s, c)
+	}
+	add(evidence.EventDecision, 3)
+	add(evidence.EventTampered, maxLasting+1)
+	add(evidence.EventClockSkew, maxEvents)
+	add(evidence.EventTampered, 2)
+	events, err := s.Events(t.Context(), noon, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[evidence.EventType]int{}
+	for _, e := range events {
+		count[e.Type]++
+	}
+	if count[evidence.EventDecision] != 3 || count[evidence.EventTampered] != maxLasting || count[evidence.EventClockSkew] != maxEvents-2 {
+		t.Errorf("kept: %v", count)
+	}
 }

@@ -102,7 +102,7 @@ func (s *Store) Verify(ctx context.Context) error {
 	})
 }
 
-// verifyRest looks at what is not part of the digest: events and the outbox.
+// verifyRest looks at what is not part of the digest: events, the outbox, sinks.
 func (s *Store) verifyRest(ctx context.Context, q querier) error {
 	if _, err := s.events(ctx, q, 0, -1); err != nil {
 		return err
@@ -111,8 +111,18 @@ func (s *Store) verifyRest(ctx context.Context, q querier) error {
 	if err != nil {
 		return err
 	}
-	return each(rows, func(rows *sql.Rows) error {
+	err = each(rows, func(rows *sql.Rows) error {
 		_, err := s.scanPending(rows)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if rows, err = q.QueryContext(ctx, "SELECT "+sinkColumns+" FROM sink"); err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		_, err := scanSink(s.path, rows.Scan)
 		return err
 	})
 }
@@ -286,7 +296,7 @@ func (s *Store) Events(ctx context.Context, since time.Time, limit int) ([]evide
 }
 
 func (s *Store) events(ctx context.Context, q querier, since int64, limit int) ([]evidence.Event, error) {
-	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
+	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, type, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -295,12 +305,13 @@ func (s *Store) events(ctx context.Context, q querier, since int64, limit int) (
 		var seq, sequence uint64
 		var at int64
 		var name evidence.Name
+		var typ evidence.EventType
 		var body, rowSum []byte
-		if err := rows.Scan(&seq, &sequence, &name.Server, &name.Database, &at, &body, &rowSum); err != nil {
+		if err := rows.Scan(&seq, &sequence, &name.Server, &name.Database, &typ, &at, &body, &rowSum); err != nil {
 			return misshapen(s.path, "event", err)
 		}
 		var r eventRecord
-		if want := eventSum(sequence, name, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
+		if want := eventSum(sequence, name, typ, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
 			return broken(s.path, "event", seq)
 		}
 		list = append(list, r.event(name, sequence))

@@ -314,6 +314,7 @@ const (
 	maxRecord     = 4 << 20
 	maxMarks      = 10_000  // per ledger; above it every second one is forgotten
 	maxEvents     = 20_000  // the newest are kept
+	maxLasting    = 5_000   // so are the newest of each type that lasts
 	maxWaiting    = 10_000  // per sink; deliveries about tampering do not count and are never dropped
 	maxChange     = 1 << 16 // parts of one change
 	maxErrText    = 1 << 10 // bytes of a delivery's newest error

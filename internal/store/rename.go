@@ -136,17 +136,18 @@ func (w *writing) moveEvents(r renaming) error {
 		seq, at  int64
 		sequence uint64
 		name     evidence.Name
+		typ      evidence.EventType
 		body     []byte
 	}
-	all, err := collect(w, "SELECT seq, sequence, server, database, at, body FROM event WHERE "+r.where, r.from, func(rows *sql.Rows, e *row) error {
-		return rows.Scan(&e.seq, &e.sequence, &e.name.Server, &e.name.Database, &e.at, &e.body)
+	all, err := collect(w, "SELECT seq, sequence, server, database, type, at, body FROM event WHERE "+r.where, r.from, func(rows *sql.Rows, e *row) error {
+		return rows.Scan(&e.seq, &e.sequence, &e.name.Server, &e.name.Database, &e.typ, &e.at, &e.body)
 	})
 	if err != nil {
 		return err
 	}
 	for _, e := range all {
 		name := r.name(e.name)
-		s := eventSum(e.sequence, name, e.at, e.body)
+		s := eventSum(e.sequence, name, e.typ, e.at, e.body)
 		if _, err := w.exec("UPDATE event SET server = ?, database = ?, sum = ? WHERE seq = ?", name.Server, name.Database, s[:], e.seq); err != nil {
 			return err
 		}

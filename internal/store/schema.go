@@ -13,7 +13,7 @@ import (
 const (
 	// applicationID marks a state.db as ours ("imau"), userVersion its layout.
 	applicationID = 0x696d6175
-	userVersion   = 2
+	userVersion   = 3
 
 	busyTimeout = 10 * time.Second
 )
@@ -62,11 +62,15 @@ var tables = map[string]string{
   sequence INTEGER NOT NULL,
   server   TEXT    NOT NULL,
   database TEXT    NOT NULL,
+  type     TEXT    NOT NULL,
+  lasting  INTEGER NOT NULL,
   at       INTEGER NOT NULL,
   body     BLOB    NOT NULL,
   sum      BLOB    NOT NULL
 ) STRICT`,
-	"event_at": `CREATE INDEX event_at ON event (at, seq)`,
+	"event_at":      `CREATE INDEX event_at ON event (at, seq)`,
+	"event_passing": `CREATE INDEX event_passing ON event (seq) WHERE lasting = 0`,
+	"event_lasting": `CREATE INDEX event_lasting ON event (type, seq) WHERE lasting = 1`,
 	"outbox": `CREATE TABLE outbox (
   id          INTEGER PRIMARY KEY AUTOINCREMENT,
   sequence    INTEGER NOT NULL,
@@ -86,10 +90,19 @@ var tables = map[string]string{
 	"outbox_due":  `CREATE INDEX outbox_due ON outbox (sink, urgent DESC, next_try, id)`,
 	"outbox_next": `CREATE INDEX outbox_next ON outbox (next_try)`,
 	"outbox_same": `CREATE INDEX outbox_same ON outbox (sink, server, database, type) WHERE replaceable = 1`,
+	"sink": `CREATE TABLE sink (
+  name        TEXT    NOT NULL PRIMARY KEY,
+  sent        INTEGER NOT NULL,
+  failed      INTEGER NOT NULL,
+  last_ok     INTEGER NOT NULL,
+  last_err    TEXT    NOT NULL,
+  last_err_at INTEGER NOT NULL,
+  sum         BLOB    NOT NULL
+) STRICT, WITHOUT ROWID`,
 }
 
 // creation is the order in which the layout is made.
-var creation = [...]string{"meta", "trust", "mark", "incident", "event", "event_at", "outbox", "outbox_due", "outbox_next", "outbox_same"}
+var creation = [...]string{"meta", "trust", "mark", "incident", "event", "event_at", "event_passing", "event_lasting", "outbox", "outbox_due", "outbox_next", "outbox_same", "sink"}
 
 // openDatabase prepares a pool of connections to a file that exists. The
 // first connection is made when it is first used.

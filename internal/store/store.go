@@ -100,8 +100,8 @@ type Store struct {
 	ownMu sync.RWMutex
 	own   uint64
 
-	sinks sinkBook
-	wake  chan struct{}
+	handed handedOut
+	wake   chan struct{}
 
 	closing sync.Once
 	closed  chan struct{}
@@ -134,7 +134,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		dir: dir, path: dir.file(fileState), log: o.Logger,
 		readOnly: o.ReadOnly, place: p,
-		sinks: newSinkBook(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		handed: newHandedOut(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	if err := s.open(ctx, create); err != nil {
 		return nil, errors.Join(err, s.closeFiles())
