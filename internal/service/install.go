@@ -232,7 +232,7 @@ func Uninstall(f Facts, o Options, purge bool) (Plan, error) {
 }
 
 // stateFiles are what an auditor keeps in its state directory.
-var stateFiles = [...]string{"state.db", "state.db-wal", "state.db-shm", "state.id", "state.id.new", "state.new", "auditor.lock", "auditor.key", "probe.sock", "evidence", "mirror"}
+var stateFiles = [...]string{"state.db", "state.db-wal", "state.db-shm", "state.id", "state.id.new", "state.new", "auditor.lock", "auditor.key", "probe.sock", "evidence", "mirror", "history.db", "history.db-wal", "history.db-shm"}
 
 // Control plans start, stop and restart.
 func Control(f Facts, verb string) (Plan, error) {
