@@ -15,7 +15,11 @@ func (s *Server) routes() http.Handler {
 	scrape := s.scrape()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		if wantsPage(r) {
+		switch {
+		case wantsPage(r) && s.opts.Pages != nil:
+			s.opts.Pages.ServeHTTP(w, r)
+			return
+		case wantsPage(r):
 			s.page(w, r)
 			return
 		}
@@ -27,6 +31,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /version", s.version)
 	mux.HandleFunc("GET /debug/vars", s.vars)
+	if s.opts.Pages != nil {
+		for _, below := range [...]string{"/ledger", "/ledger/", "/incidents", "/incident/", "/api/"} {
+			mux.Handle(below, s.opts.Pages)
+		}
+	}
 	return hardened(mux)
 }
 

@@ -69,6 +69,22 @@ func TestRootServesMetricsToAllButBrowsers(t *testing.T) {
 	}
 }
 
+// What people see is served by whoever was given, but never to a scraper.
+func TestPagesAreMounted(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{Pages: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("pages " + r.URL.Path)) })})
+	for _, path := range []string{"/", "/ledger", "/ledger/prod/a", "/incidents", "/incident/20261123-k7qd/evidence", "/api/v1/ledgers"} {
+		if got := get(t, s, path, "Accept", chrome); got.body != "pages "+path {
+			t.Errorf("%s: %d %.80q", path, got.code, got.body)
+		}
+	}
+	for _, path := range []string{"/", "/metrics"} {
+		if got := get(t, s, path); !strings.HasPrefix(got.header.Get("Content-Type"), "text/plain; version=0.0.4") {
+			t.Errorf("%s without a browser: %v", path, got.header)
+		}
+	}
+}
+
 func TestPageIsSelfContainedAndInert(t *testing.T) {
 	t.Parallel()
 	status := healthy()

@@ -1,5 +1,5 @@
-// Package web is the monitoring port of the auditor: metrics, health, version
-// and a small page.
+// Package web is the monitoring port of the auditor: metrics, health and
+// version, and a small page where Options.Pages serves no better one.
 //
 // The paths and bodies are those of immuclient's audit-mode, so that dashboards
 // and probes go on working:
@@ -69,6 +69,9 @@ type Options struct {
 	// Traffic and Queues may be nil.
 	Traffic func() Traffic
 	Queues  func() []evidence.Queue
+	// Pages serves what people see, and the API: / for browsers, and what is
+	// below /ledger, /incident, /incidents and /api. nil: a small page only.
+	Pages http.Handler
 	// Immudb asks the audited server whether it is there. It returns when its
 	// context ends; it is called by at most one goroutine at a time.
 	Immudb func(context.Context) error
