@@ -26,6 +26,24 @@
 //	audit-interval = "1s"
 //	server-signing-pub-key = "$HOME/immudb.pem"
 //
+// Many servers stand in one file as tables [[server]], whose keys are those of the settings without audit- or
+// immudb- at the beginning. What a table leaves out is as it stands at the top of the file, so that common
+// things are written once; what it says beats everything else, flags too, because it is about this server
+// alone. Tables [[sink]] say where alerts go.
+//
+//	audit-interval = "5s"
+//	[[server]]
+//	name = "orders"
+//	address = "orders.example.org:3322"
+//	username = "auditor"
+//	password-file = "/etc/immuclient/orders.password"
+//	tags = ["production"]
+//	[[sink]]
+//	name = "pager"
+//	type = "alertmanager"
+//	url = "https://alerts.example.org"
+//	tags = ["production"]
+//
 // A Config never shows a secret, however it is printed; only its fields hold them.
 package config
 
@@ -74,6 +92,13 @@ type Config struct {
 
 	origins map[string]given // what was written, by setting; the strongest source only
 	host    host
+	servers []*Config // of tables [[server]]
+	tables  []writtenTable
+	paths   map[string]string // files that tables name, expanded, by the place of their key
+	// passwordFile and secrets are files whose content is a secret of this Config.
+	passwordFile string
+	secrets      []string
+	contents     map[string]string // hashes of the files that it names, by absolute path
 }
 
 // Auditor is what concerns audit-mode.
@@ -109,8 +134,9 @@ type Auditor struct {
 	WebConfigFile string        // TLS and basic auth of the monitoring port; "" = none
 	Tags          []string      // what the operator calls this server besides its name; sinks choose by it
 
-	Once bool
-	JSON bool
+	Once        bool
+	JSON        bool
+	CheckConfig bool // only say what would be audited
 }
 
 // Input is everything that Load looks at, so that nothing is taken from the process behind its caller's back.

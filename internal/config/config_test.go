@@ -57,7 +57,7 @@ func texts(warnings []Warning) string {
 // settled is a Config without what it remembers of where it came from.
 func settled(c *Config) Config {
 	s := *c
-	s.origins, s.host = nil, host{}
+	s.origins, s.host, s.contents, s.paths = nil, host{}, nil, nil
 	return s
 }
 
@@ -177,7 +177,7 @@ var three = map[string][3]string{
 	"audit-scrub": {"1h", "5MB/s", "off"}, "verify-rate": {"1", "2", "3"}, "verify-memory": {"64", "65", "66"}, "verify-export": {"true", "false", "true"},
 	"audit-expect-growth": {"1h", "2h", "3h"}, "audit-clock-skew": {"1h", "2h", "3h"}, "audit-mirror": {"false", "true", "false"}, "state-guard": {"/g1", "/g2", "/g3"},
 	"audit-probe-address": {":1", ":2", ":3"}, "web.config.file": {"/w1", "/w2", "/w3"},
-	"json": {"", "true", "false"}, "once": {"", "true", "false"},
+	"json": {"", "true", "false"}, "once": {"", "true", "false"}, "check-config": {"", "true", "false"},
 }
 
 func TestPrecedence(t *testing.T) {

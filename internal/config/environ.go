@@ -49,11 +49,11 @@ func (l *loader) readEnviron() {
 		}
 		// An empty variable is how container tools pass "not set".
 		if value != "" {
-			l.add(s, given{value, origin{fromEnviron, name}})
+			l.add(s, given{value, origin{strength: fromEnviron, name: name}})
 		}
 	}
 	if value := l.host.environ[intervalVariable]; value != "" {
-		l.add(find(l.settings, "audit-interval"), given{value, origin{fromLeftover, intervalVariable}})
+		l.add(find(l.settings, "audit-interval"), given{value, origin{strength: fromLeftover, name: intervalVariable}})
 	}
 	l.warnUnknown(known)
 }

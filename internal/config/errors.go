@@ -64,6 +64,7 @@ const (
 type origin struct {
 	strength strength
 	name     string // flag: its name; environment: the variable; file: path:line:column
+	key      string // what it is called there, in a table [[server]] or [[sink]]; "" = as everywhere
 }
 
 func (o origin) String() string {
@@ -87,10 +88,13 @@ type given struct {
 
 // label names the setting where the origin alone does not.
 func (o origin) label(name string) string {
-	if o.strength == fromFile {
-		return name
+	switch {
+	case o.strength != fromFile:
+		return ""
+	case o.key != "":
+		return o.key
 	}
-	return ""
+	return name
 }
 
 // show writes the setting as it would be typed where o is.
@@ -104,7 +108,7 @@ func (o origin) show(s *setting, value string) string {
 	case fromEnviron, fromLeftover:
 		return o.name + "=" + shellWord(value)
 	default:
-		return s.name + " = " + tomlValue(s.kind, value)
+		return o.label(s.name) + " = " + tomlValue(s.kind, value)
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,9 +20,8 @@ import (
 
 const (
 	fileName    = "immuclient.toml"
-	longestFile = 256 << 10
-	deepestKey  = 8   // no setting has more than three parts
-	mostKeys    = 256 // finding where each key stands costs a pass over the file
+	longestFile = 2 << 20 // a thousand servers with everything said of each
+	deepestKey  = 8       // no setting has more than three parts
 	mostErrors  = 20
 )
 
@@ -179,51 +179,27 @@ func (l *loader) inspect(path string, info fs.FileInfo) {
 func (l *loader) decode(path string, data []byte) {
 	path = printable(path)
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // Windows editors begin UTF-8 files with it
+	o := outlineOf(data)
+	if o.problem != "" {
+		l.fail(&Error{Source: path, Problem: o.problem, Fix: "name the right file with --config"})
+		return
+	}
 	var values map[string]any
 	if err := toml.Unmarshal(data, &values); err != nil {
 		l.fail(syntaxError(path, err))
 		return
 	}
-	if keys(values, mostKeys) < 0 {
-		l.fail(&Error{Source: path, Problem: fmt.Sprintf("more than %d keys and tables: this is no configuration of immuclient", mostKeys), Fix: "name the right file with --config"})
-		return
-	}
-	d := document{path: path, lines: positions(data), loader: l, seen: map[string]bool{}}
+	d := document{path: path, lines: o.at, loader: l, seen: map[string]bool{}}
+	servers, sinks := values[serverTable], values[sinkTable]
+	delete(values, serverTable)
+	delete(values, sinkTable)
 	d.walk(values, nil)
-	slices.SortFunc(d.entries, func(a, b entry) int {
-		if a.line != b.line {
-			return a.line - b.line
-		}
-		if a.column != b.column {
-			return a.column - b.column
-		}
-		return strings.Compare(a.name, b.name)
-	})
+	slices.SortFunc(d.entries, byPlace)
 	for _, e := range d.entries {
 		d.take(e)
 	}
-}
-
-// keys takes the number of keys and tables in value from allowed, and stops below zero.
-func keys(value any, allowed int) (left int) {
-	switch v := value.(type) {
-	case map[string]any:
-		for _, inner := range v {
-			if allowed = keys(inner, allowed-1); allowed < 0 {
-				break
-			}
-		}
-	case []any:
-		for _, inner := range v {
-			if _, isTable := inner.(map[string]any); isTable {
-				allowed--
-			}
-			if allowed = keys(inner, allowed); allowed < 0 {
-				break
-			}
-		}
-	}
-	return allowed
+	d.tablesOf(serverTable, servers)
+	d.tablesOf(sinkTable, sinks)
 }
 
 func syntaxError(path string, err error) *Error {
@@ -240,41 +216,14 @@ func syntaxError(path string, err error) *Error {
 	return e
 }
 
-// skeleton has the tables that a setting's name can lie in, and no settings.
-type skeleton struct {
-	Web struct {
-		Config struct{} `toml:"config"`
-	} `toml:"web"`
-}
-
-// positions finds where each key stands: decoded strictly into a type that knows no keys, every key of the
-// document is reported as missing, with its line and column.
-func positions(data []byte) map[string][2]int {
-	found := map[string][2]int{}
-	var missing *toml.StrictMissingError
-	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
-	err := decoder.Decode(&skeleton{})
-	var one *toml.DecodeError
-	switch {
-	case errors.As(err, &missing):
-		for i := range missing.Errors {
-			name := strings.Join(missing.Errors[i].Key(), ".")
-			if _, ok := found[name]; !ok {
-				line, column := missing.Errors[i].Position()
-				found[name] = [2]int{line, column}
-			}
-		}
-	case errors.As(err, &one): // a value where the skeleton has a table
-		line, column := one.Position()
-		found[strings.Join(one.Key(), ".")] = [2]int{line, column}
-	}
-	return found
-}
-
 type entry struct {
 	name         string
 	value        any
 	line, column int
+}
+
+func byPlace(a, b entry) int {
+	return cmp.Or(a.line-b.line, a.column-b.column, strings.Compare(a.name, b.name))
 }
 
 type document struct {
@@ -307,12 +256,18 @@ func (d *document) walk(table map[string]any, parents []string) {
 	}
 }
 
-// take accepts one entry or says what is wrong with it.
-func (d *document) take(e entry) {
-	at := origin{fromFile, d.path}
+// place is where an entry stands.
+func (d *document) place(e entry) origin {
+	at := origin{strength: fromFile, name: d.path}
 	if e.line > 0 {
 		at.name = fmt.Sprintf("%s:%d:%d", d.path, e.line, e.column)
 	}
+	return at
+}
+
+// take accepts one entry or says what is wrong with it.
+func (d *document) take(e entry) {
+	at := d.place(e)
 	s := find(d.settings, e.name)
 	switch {
 	case s == nil && (e.name == "address" || e.name == "port" || e.name == "detached"):
@@ -358,7 +313,7 @@ func leftoverHint(name string) string {
 func scalar(k kind, value any) (written string, ok bool) {
 	switch v := value.(type) {
 	case string:
-		return v, k != number && k != boolean
+		return v, k != number && k != boolean && k != array
 	case int64:
 		return strconv.FormatInt(v, 10), k == number
 	case bool:
@@ -372,7 +327,7 @@ func scalar(k kind, value any) (written string, ok bool) {
 			}
 			names = append(names, name)
 		}
-		return strings.Join(names, ","), k == list
+		return strings.Join(names, ","), k == list || k == array
 	}
 	return "", false
 }
@@ -390,14 +345,14 @@ func wrongType(s *setting, at origin, value any) *Error {
 	case float64:
 		found = "a number with a fraction"
 	case []any:
-		if found = "an array"; s.kind == list {
+		if found = "an array"; s.kind == list || s.kind == array {
 			found = "an array of other things than text"
 		}
 	case map[string]any:
 		found = "a table"
 	}
 	wants := map[kind]string{number: "a whole number, without quotes", boolean: "true or false, without quotes",
-		duration: "a duration in quotes", list: "names in quotes, or an array of them"}[s.kind]
+		duration: "a duration in quotes", list: "names in quotes, or an array of them", array: "an array of names, each in quotes"}[s.kind]
 	if wants == "" {
 		wants = "text in quotes"
 	}
@@ -413,5 +368,5 @@ func wrongType(s *setting, at origin, value any) *Error {
 	if problem, _ := s.assign(&scratch, instead, &host{}); problem != "" || instead == "" || s.secret || mayHoldSecret(instead) {
 		instead = s.proposal()
 	}
-	return &Error{Source: at.String(), Setting: s.name, Problem: "is " + found + " but must be " + wants, Fix: "write " + at.show(s, instead)}
+	return &Error{Source: at.String(), Setting: at.label(s.name), Problem: "is " + found + " but must be " + wants, Fix: "write " + at.show(s, instead)}
 }

@@ -23,6 +23,9 @@ type loader struct {
 	readable bool // every user of the machine can read the file
 	warnings []Warning
 	mistakes []error
+	tables   []writtenTable
+	// serverRows are those of [[server]], made once.
+	serverRows []setting
 }
 
 // Load reads flags, environment and file and returns a validated Config, or every mistake that it found:
@@ -50,6 +53,8 @@ func Load(in Input) (*Config, []Warning, error) {
 	l.readFlags()
 	l.readEnviron()
 	l.readFile()
+	l.checkServers()
+	l.checkSinks()
 	if len(l.mistakes) == 0 {
 		l.finish()
 	}
@@ -66,7 +71,7 @@ func (l *loader) readFlags() {
 	for i := range l.settings {
 		s := &l.settings[i]
 		if f := l.in.Flags.Lookup(s.name); f != nil && f.Changed {
-			l.add(s, given{f.Value.String(), origin{fromFlag, s.name}})
+			l.add(s, given{f.Value.String(), origin{strength: fromFlag, name: s.name}})
 		}
 	}
 }
@@ -115,14 +120,20 @@ func (l *loader) note(format string, args ...any) {
 
 // finish settles what depends on more than one setting.
 func (l *loader) finish() {
-	l.address()
-	if !l.in.Offline {
-		l.credentials()
+	l.expandTables()
+	if len(l.tablesNamed(serverTable)) > 0 {
+		l.serverRows = serverRows()
+		l.finishServers()
+		l.decodeCredentials()
 	} else {
-		l.config.Audit.Username, l.config.Audit.Password = l.decoded("audit-username"), l.decoded("audit-password")
+		l.address()
+		l.login()
+		l.transport()
+		l.patience()
 	}
-	l.transport()
+	l.finishSinks()
 	l.exposure()
+	l.remember()
 
 	c := l.config
 	if c.Database != "" && len(c.Audit.Databases) > 0 {
@@ -131,6 +142,29 @@ func (l *loader) finish() {
 	if c.Audit.NotificationURL == "" && (c.Audit.NotificationUsername != "" || c.Audit.NotificationPassword != "") {
 		l.warn("credentials for notifications are given but no notification is sent: --audit-notification-url is missing")
 	}
+}
+
+// login settles who logs in, if anybody does.
+func (l *loader) login() {
+	if l.in.Offline {
+		l.decodeCredentials()
+		return
+	}
+	l.credentials()
+}
+
+// decodeCredentials is for a Config that no server is asked with.
+func (l *loader) decodeCredentials() {
+	c := l.config
+	if !l.in.Offline {
+		c.Password, c.Audit.NotificationPassword = l.decoded("password"), l.decoded("audit-notification-password")
+	}
+	c.Audit.Username, c.Audit.Password = l.decoded("audit-username"), l.decoded("audit-password")
+}
+
+// patience warns where one failed round is an alert.
+func (l *loader) patience() {
+	c := l.config
 	if c.Audit.StaleAfter < 2*c.Audit.Interval {
 		l.warn("one failed round will raise an alert: --audit-stale-after (%s) is shorter than two times --audit-interval (%s)", brief(c.Audit.StaleAfter), brief(c.Audit.Interval))
 	}
@@ -247,7 +281,8 @@ func (l *loader) exposure() {
 	if len(onCommandLine) > 0 {
 		l.warn("secrets on the command line are visible to every user of this machine in the list of processes: %s", strings.Join(onCommandLine, ", "))
 	}
+	inFile = append(inFile, l.tableSecrets()...)
 	if len(inFile) > 0 && l.readable {
-		l.warn("%s holds secrets (%s) and every user of this machine can read it; chmod o-r it", printable(l.config.ConfigFile), strings.Join(inFile, ", "))
+		l.warn("%s holds secrets (%s) and every user of this machine can read it; chmod o-r it", printable(l.config.ConfigFile), shortList(inFile))
 	}
 }

@@ -68,7 +68,7 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, path, strings.Repeat("#", longestFile+1))
-	if _, _, err := Load(in); err == nil || !strings.HasPrefix(err.Error(), path+": the configuration cannot be read: it is larger than 262144 bytes; ") {
+	if _, _, err := Load(in); err == nil || !strings.HasPrefix(err.Error(), path+": the configuration cannot be read: it is larger than 2097152 bytes; ") {
 		t.Errorf("large: %v", err)
 	}
 	write(t, path, "\xef\xbb\xbfimmudb-port = 7\r\n")
@@ -92,7 +92,7 @@ func TestHostileFiles(t *testing.T) {
 		"keys":       {many.String(), tooMany},
 		"inline":     {"a = [" + strings.Repeat("{},", 300) + "]", tooMany},
 		"not so deep": {strings.Repeat("a.", 20) + "a = 1",
-			"F: a.a.a.a.a.a.a.a: unknown key; settings stand at the top of the file, outside of any table; `immuclient audit-mode --help` lists them"},
+			"F:1:1: a.a.a.a.a.a.a.a: unknown key; settings stand at the top of the file, outside of any table; `immuclient audit-mode --help` lists them"},
 		"brackets": {strings.Repeat("[", 10000), "F:1:3: invalid character at start of key: U+005B '['"},
 	} {
 		in := quiet(t)

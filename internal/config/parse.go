@@ -77,6 +77,12 @@ func (s *setting) assign(c *Config, written string, h *host) (problem, instead s
 			return problem, ""
 		}
 		*s.field(c).(*[]string) = names
+	case array:
+		names, problem, instead := s.splitArray(written)
+		if problem != "" {
+			return problem, instead
+		}
+		*s.field(c).(*[]string) = names
 	case path:
 		expanded, problem := h.expand(written)
 		if problem != "" {

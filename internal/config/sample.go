@@ -9,13 +9,15 @@ import (
 
 // Sample is a configuration file with every key, its meaning and its default. Every line is a comment, so
 // that a file made from it keeps following the defaults where nothing was decided.
-func Sample() []byte { return sample(func(*setting) string { return "" }) }
+func Sample() []byte {
+	return append(sample(func(*setting) string { return "" }), sampleTables()...)
+}
 
 // Sample is the same file with what was given by flag, environment or file, so that a service that is
 // started with it does what this command line does. File names are made absolute, because a service has
 // another working directory. It holds the secrets that were given: mode 0600.
 func (c *Config) Sample() []byte {
-	return sample(func(s *setting) string {
+	top := sample(func(s *setting) string {
 		g, ok := c.origins[s.name]
 		if !ok {
 			return ""
@@ -37,6 +39,53 @@ func (c *Config) Sample() []byte {
 		}
 		return s.name + " = " + tomlValue(s.kind, value)
 	})
+	return append(top, c.Tables()...)
+}
+
+// sampleTables shows the tables as comments: one server with every key, and one sink of each type.
+func sampleTables() []byte {
+	var b bytes.Buffer
+	b.WriteString("\n# Many servers: one table [[server]] for each, below everything else. What a table leaves out is as it\n" +
+		"# stands above; user name and password are left out only together. docs/configuration.md tells more.\n#\n# [[server]]\n")
+	for _, s := range serverRows() {
+		switch {
+		case s.name == "password":
+			continue // in a file of its own
+		case s.setting == "":
+			b.WriteString("# # " + strings.ReplaceAll(s.usage, "`", "") + "\n")
+		}
+		value := s.example
+		switch {
+		case s.setting == "certificate" || s.setting == "pkey" || s.setting == "clientcas":
+			value = "/etc/immuclient/" + s.name + ".pem"
+		case value == "":
+			value = s.proposal()
+		}
+		b.WriteString("# " + s.name + " = " + tomlValue(s.kind, value) + "\n")
+	}
+	b.WriteString("\n# Where alerts go: one table [[sink]] for each receiver. All have name, type, and as filters events, servers,\n" +
+		"# databases and tags: what passes every filter that is set is sent.\n" +
+		"# Events: " + strings.Join(Events(), ", ") + ".\n")
+	rows := sinkRows()
+	for _, kind := range sinkTypes() {
+		b.WriteString("#\n# [[sink]]\n# name = " + tomlText("my-"+kind) + "\n# type = " + tomlText(kind) + "\n")
+		if kind != "heartbeat" {
+			b.WriteString("# events = [\"tampered\", \"still-tampered\", \"damage\"]\n")
+		}
+		for _, key := range allowed(kind) {
+			key = strings.TrimPrefix(key, "+")
+			if key == "password" || key == "secret" || key == "directory" {
+				continue // in a file of its own, or in place of command
+			}
+			s := find(rows, key)
+			value := s.example
+			if key == "url" && kind == "smtp" {
+				value = "smtp://mail.example.org:587"
+			}
+			b.WriteString("# " + key + " = " + tomlValue(s.kind, value) + "\n")
+		}
+	}
+	return b.Bytes()
 }
 
 func sample(chosen func(*setting) string) []byte {
@@ -75,7 +124,7 @@ func tomlValue(k kind, value string) string {
 	switch k {
 	case number, boolean:
 		return value
-	case list:
+	case list, array:
 		if value == "" {
 			return "[]"
 		}

@@ -30,7 +30,7 @@ func (l *loader) readSecret(s *setting) {
 	if variable == "" || named == "" {
 		return
 	}
-	at := origin{fromEnviron, variable}
+	at := origin{strength: fromEnviron, name: variable}
 	if l.host.environ[s.variable()] != "" {
 		// Which of two passwords is the old one is not for a program to guess.
 		l.fail(&Error{Source: at.String(), Problem: "is set beside " + s.variable(), Fix: "unset one of the two"})
@@ -50,6 +50,9 @@ func (l *loader) readSecret(s *setting) {
 	case problem == "":
 		at.name = fmt.Sprintf("%s=%s", variable, printable(named))
 		l.add(s, given{value, at})
+		if path, problem := l.host.expand(named); problem == "" {
+			l.config.secrets = append(l.config.secrets, l.host.absolute(path))
+		}
 	case err != nil && l.in.Offline:
 		// Whoever looks at incidents need not be allowed to read the auditor's password.
 		l.note("%s: %s %s", at, quote(named), problem)

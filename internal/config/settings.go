@@ -12,7 +12,7 @@ const (
 	General Group = iota // the connection, the general client, state and logs
 	Audit                // everything that begins with --audit-, and the web configuration
 	Output               // --json
-	Rounds               // --once
+	Rounds               // --once, --check-config
 )
 
 // kind is what a value looks like. Its text is what --help shows.
@@ -25,6 +25,7 @@ const (
 	boolean  kind = "bool"
 	duration kind = "duration"
 	list     kind = "names" // comma-separated; in the file also an array
+	array    kind = "array" // in tables of the file alone
 )
 
 // setting is one row of the table.
@@ -33,16 +34,19 @@ type setting struct {
 	group       Group
 	kind        kind
 	// here settings cannot stand in the file: they are of one run, not of an installation.
-	here     bool
-	value    string // the default, as it would be typed
-	example  string // what an error message proposes where the default is empty
-	usage    string
-	secret   bool
-	min, max int64 // bounds of a number
-	shortest time.Duration
-	longest  time.Duration
-	field    func(*Config) any // pointer to the field
-	check    func(text string) (problem, instead string)
+	here bool
+	// perServer settings can stand in a table [[server]] too, see serverRows.
+	perServer bool
+	setting   string // of a key of [[server]]: the setting that it is
+	value     string // the default, as it would be typed
+	example   string // what an error message proposes where the default is empty
+	usage     string
+	secret    bool
+	min, max  int64 // bounds of a number
+	shortest  time.Duration
+	longest   time.Duration
+	field     func(*Config) any // pointer to the field
+	check     func(text string) (problem, instead string)
 }
 
 // Setting describes one setting to whoever writes help, a man page or documentation.
@@ -84,10 +88,10 @@ func table() []setting {
 		{name: "config", kind: path, here: true, example: "/etc/immudb/immuclient.toml",
 			usage: "configuration `file`; default: the first of ./immuclient.toml, ./configs/immuclient.toml, $HOME/immuclient.toml, /etc/immudb/immuclient.toml, /etc/immuclient/immuclient.toml",
 			field: func(c *Config) any { return &c.ConfigFile }},
-		{name: "immudb-address", short: "a", kind: text, value: "127.0.0.1", check: checkAddress,
+		{name: "immudb-address", short: "a", perServer: true, kind: text, value: "127.0.0.1", check: checkAddress,
 			usage: "host name or IP address of the immudb server",
 			field: func(c *Config) any { return &c.Address }},
-		{name: "immudb-port", short: "p", kind: number, value: "3322", min: 1, max: 65535,
+		{name: "immudb-port", short: "p", perServer: true, kind: number, value: "3322", min: 1, max: 65535,
 			usage: "port of the immudb server",
 			field: func(c *Config) any { return &c.Port }},
 		{name: "database", kind: text, example: "defaultdb", check: checkDatabase,
@@ -114,28 +118,28 @@ func table() []setting {
 		{name: "roots-filepath", kind: path, example: "/var/lib/immuclient",
 			usage: "`directory` of the trusted state, if it is not to be --dir",
 			field: func(c *Config) any { return &c.RootsFilepath }},
-		{name: "max-recv-msg-size", kind: number, value: "4194304", min: 64 << 10, max: 1 << 30,
+		{name: "max-recv-msg-size", perServer: true, kind: number, value: "4194304", min: 64 << 10, max: 1 << 30,
 			usage: "largest message accepted from the server, in bytes",
 			field: func(c *Config) any { return &c.MaxRecvMsgSize }},
-		{name: "tls", kind: boolean, value: "false",
+		{name: "tls", perServer: true, kind: boolean, value: "false",
 			usage: "connect by TLS; the server is checked against --clientcas if given, else against the authorities of the system",
 			field: func(c *Config) any { return &c.TLS }},
-		{name: "mtls", short: "m", kind: boolean, value: "false",
+		{name: "mtls", short: "m", perServer: true, kind: boolean, value: "false",
 			usage: "connect by mutual TLS, with --certificate, --pkey and --clientcas",
 			field: func(c *Config) any { return &c.MTLS }},
-		{name: "servername", kind: text, example: "immudb.example.org", check: checkServerName,
+		{name: "servername", perServer: true, kind: text, example: "immudb.example.org", check: checkServerName,
 			usage: "host name expected in the server's certificate; default: the host of the address",
 			field: func(c *Config) any { return &c.ServerName }},
-		{name: "certificate", kind: path, value: "./tools/mtls/4_client/certs/localhost.cert.pem",
+		{name: "certificate", perServer: true, kind: path, value: "./tools/mtls/4_client/certs/localhost.cert.pem",
 			usage: "client certificate `file`, for --mtls",
 			field: func(c *Config) any { return &c.Certificate }},
-		{name: "pkey", kind: path, value: "./tools/mtls/4_client/private/localhost.key.pem",
+		{name: "pkey", perServer: true, kind: path, value: "./tools/mtls/4_client/private/localhost.key.pem",
 			usage: "private key `file` of the client certificate, for --mtls",
 			field: func(c *Config) any { return &c.PKey }},
-		{name: "clientcas", kind: path, value: "./tools/mtls/2_intermediate/certs/ca-chain.cert.pem",
+		{name: "clientcas", perServer: true, kind: path, value: "./tools/mtls/2_intermediate/certs/ca-chain.cert.pem",
 			usage: "`file` of the certificate authorities, for --mtls, and for --tls where given",
 			field: func(c *Config) any { return &c.ClientCAs }},
-		{name: "server-signing-pub-key", kind: path, example: "/etc/immudb/immudb.pem",
+		{name: "server-signing-pub-key", perServer: true, kind: path, example: "/etc/immudb/immudb.pem",
 			usage: "PEM `file` of the public key that must have signed every state of the server",
 			field: func(c *Config) any { return &c.SigningKeyFile }},
 		{name: "logfile", kind: path, example: "/var/log/immuclient/immuclient.log",
@@ -148,7 +152,7 @@ func table() []setting {
 			usage: "form of the log lines: text or json",
 			field: func(c *Config) any { return &c.LogFormat }},
 
-		{name: "audit-databases", group: Audit, kind: list, example: "defaultdb",
+		{name: "audit-databases", group: Audit, perServer: true, kind: list, example: "defaultdb",
 			usage: "comma-separated names to audit, each a prefix, or exact if followed by $; default: all",
 			field: func(c *Config) any { return &c.Audit.Databases }},
 		{name: "audit-monitoring-host", group: Audit, kind: text, value: "0.0.0.0", check: checkListenHost,
@@ -166,19 +170,19 @@ func table() []setting {
 		{name: "audit-notification-password", group: Audit, kind: text, example: "PASSWORD", secret: true, check: checkEncodable,
 			usage: "password in the body of a notification, plain or enc: and base64; better in the environment, in a file that IMMUCLIENT_AUDIT_NOTIFICATION_PASSWORD_FILE names, or in the configuration file",
 			field: func(c *Config) any { return &c.Audit.NotificationPassword }},
-		{name: "audit-username", group: Audit, kind: text, example: "auditor", check: checkEncodable,
+		{name: "audit-username", group: Audit, perServer: true, kind: text, example: "auditor", check: checkEncodable,
 			usage: "user name for auditing, plain or enc: and base64; default: --username, else immudb",
 			field: func(c *Config) any { return &c.Audit.Username }},
-		{name: "audit-password", group: Audit, kind: text, example: "PASSWORD", secret: true, check: checkEncodable,
+		{name: "audit-password", group: Audit, perServer: true, kind: text, example: "PASSWORD", secret: true, check: checkEncodable,
 			usage: "password for auditing, plain or enc: and base64; better in the environment, in a file that IMMUCLIENT_AUDIT_PASSWORD_FILE names, or in the configuration file",
 			field: func(c *Config) any { return &c.Audit.Password }},
-		{name: "audit-verify-values", group: Audit, kind: boolean, value: "false",
+		{name: "audit-verify-values", group: Audit, perServer: true, kind: boolean, value: "false",
 			usage: "verify the entries and values of new transactions before trust advances over them, instead of right afterwards",
 			field: func(c *Config) any { return &c.Audit.VerifyValues }},
-		{name: "audit-scrub", group: Audit, kind: text, value: "168h", check: checkScrub,
+		{name: "audit-scrub", group: Audit, perServer: true, kind: text, value: "168h", check: checkScrub,
 			usage: "verify all entries and values again and again: the time a pass takes (168h), or its rate (5MB/s); off: only once, and what is new",
 			field: func(c *Config) any { return &c.Audit.ScrubText }},
-		{name: "verify-rate", group: Audit, kind: number, value: "0", min: 0, max: 1 << 20,
+		{name: "verify-rate", group: Audit, perServer: true, kind: number, value: "0", min: 0, max: 1 << 20,
 			usage: "most megabytes per second that verifying entries and values reads from the server; 0: no limit for verify, 20 for audit-mode",
 			field: func(c *Config) any { return &c.Audit.VerifyRate }},
 		{name: "verify-memory", group: Audit, kind: number, value: "256", min: 32, max: 1 << 20,
@@ -188,25 +192,25 @@ func table() []setting {
 			usage: "fetch what a reader is not shown, documents above all, with exportTx: needs an administrator, and can block other exports of immudb",
 			field: func(c *Config) any { return &c.Audit.VerifyExport }},
 
-		{name: "audit-interval", group: Audit, kind: duration, value: "1s", shortest: 10 * time.Millisecond, longest: 7 * 24 * time.Hour,
+		{name: "audit-interval", group: Audit, perServer: true, kind: duration, value: "1s", shortest: 10 * time.Millisecond, longest: 7 * 24 * time.Hour,
 			usage: "time from one round to the next",
 			field: func(c *Config) any { return &c.Audit.Interval }},
-		{name: "audit-server", group: Audit, kind: text, example: "production", check: checkServer,
+		{name: "audit-server", group: Audit, perServer: true, kind: text, example: "production", check: checkServer,
 			usage: "`name` under which this server is remembered; default: its host:port",
 			field: func(c *Config) any { return &c.Audit.Server }},
 		{name: "audit-walk-limit", group: Audit, kind: number, value: "10000", min: 0, max: 1_000_000_000,
 			usage: "transactions that a round walks one by one; longer gaps are crossed by a dual proof first; 0: dual proofs only",
 			field: func(c *Config) any { return &c.Audit.WalkLimit }},
-		{name: "audit-walk-rate", group: Audit, kind: number, value: "20000", min: 1, max: 10_000_000,
+		{name: "audit-walk-rate", group: Audit, perServer: true, kind: number, value: "20000", min: 1, max: 10_000_000,
 			usage: "transactions per second that the background walk takes from the server",
 			field: func(c *Config) any { return &c.Audit.WalkRate }},
-		{name: "audit-stale-after", group: Audit, kind: duration, value: "5m", shortest: time.Second, longest: 30 * 24 * time.Hour,
+		{name: "audit-stale-after", group: Audit, perServer: true, kind: duration, value: "5m", shortest: time.Second, longest: 30 * 24 * time.Hour,
 			usage: "alert when a ledger could not be audited for this long",
 			field: func(c *Config) any { return &c.Audit.StaleAfter }},
-		{name: "audit-expect-growth", group: Audit, kind: duration, value: "0s", shortest: 0, longest: 366 * 24 * time.Hour,
+		{name: "audit-expect-growth", group: Audit, perServer: true, kind: duration, value: "0s", shortest: 0, longest: 366 * 24 * time.Hour,
 			usage: "alert when a ledger got no new transaction for this long: a server may go on showing an old state; 0: never",
 			field: func(c *Config) any { return &c.Audit.ExpectGrowth }},
-		{name: "audit-clock-skew", group: Audit, kind: duration, value: "10m", shortest: 0, longest: 366 * 24 * time.Hour,
+		{name: "audit-clock-skew", group: Audit, perServer: true, kind: duration, value: "10m", shortest: 0, longest: 366 * 24 * time.Hour,
 			usage: "alert when timestamps of new transactions run backwards, or ahead of this machine's clock, by more than this; 0: never",
 			field: func(c *Config) any { return &c.Audit.ClockSkew }},
 		{name: "audit-mirror", group: Audit, kind: boolean, value: "true",
@@ -232,5 +236,8 @@ func table() []setting {
 		{name: "once", group: Rounds, kind: boolean, here: true, value: "false",
 			usage: "audit every ledger once, then exit: 0 consistent, 1 could not tell, 2 wrong usage, 3 tampering",
 			field: func(c *Config) any { return &c.Audit.Once }},
+		{name: "check-config", group: Rounds, kind: boolean, here: true, value: "false",
+			usage: "read the configuration and the files it names, print what would be audited, then exit: 0 nothing is wrong, 2 mistakes; connects to nothing and makes nothing",
+			field: func(c *Config) any { return &c.Audit.CheckConfig }},
 	}
 }
