@@ -33,11 +33,21 @@ func checkLoaded(t *testing.T, in Input) {
 		}
 		return
 	}
-	if c.Port < 1 || c.Port > 65535 || c.Audit.MonitoringPort < 0 || c.Audit.MonitoringPort > 65535 || c.Audit.Interval < 10*time.Millisecond ||
-		c.Audit.StaleAfter < time.Second || c.MaxRecvMsgSize < 64<<10 || c.MaxRecvMsgSize > 1<<30 || c.Audit.WalkRate < 1 || c.Address == "" || c.Audit.Server == "" || c.Audit.Username == "" {
-		t.Fatalf("out of bounds: %v", c)
+	for _, c := range c.Servers() {
+		if c.Port < 1 || c.Port > 65535 || c.Audit.MonitoringPort < 0 || c.Audit.MonitoringPort > 65535 || c.Audit.Interval < 10*time.Millisecond ||
+			c.Audit.StaleAfter < time.Second || c.MaxRecvMsgSize < 64<<10 || c.MaxRecvMsgSize > 1<<30 || c.Audit.WalkRate < 1 || c.Address == "" || c.Audit.Server == "" || c.Audit.Username == "" ||
+			len(c.Audit.Tags) > mostTags {
+			t.Fatalf("out of bounds: %v", c)
+		}
+		c.LedgerFilter().Match("defaultdb")
+		if !c.SameServer(c) || len(c.Fixed(c)) > 0 {
+			t.Fatalf("not the same as itself: %v", c)
+		}
 	}
-	c.LedgerFilter().Match("defaultdb")
+	if len(c.Servers()) > mostServers || len(c.Sinks) > mostSinks {
+		t.Fatalf("%d servers, %d sinks", len(c.Servers()), len(c.Sinks))
+	}
+	c.Files()
 	if dir, _ := c.StateDir(); dir == "" {
 		t.Fatal("no state directory")
 	}
@@ -49,12 +59,23 @@ func checkLoaded(t *testing.T, in Input) {
 	if err != nil {
 		t.Fatalf("what was accepted is refused from a file: %v\n%s", err, c.Sample())
 	}
-	for _, s := range table() {
-		if s.kind == path || s.here {
-			continue // made absolute
+	if len(c2.Servers()) != len(c.Servers()) || len(c2.Sinks) != len(c.Sinks) {
+		t.Fatalf("%d servers and %d sinks after %d and %d", len(c2.Servers()), len(c2.Sinks), len(c.Servers()), len(c.Sinks))
+	}
+	for i := range c.Sinks {
+		if !reflect.DeepEqual(c2.Sinks[i], c.Sinks[i]) && c.Sinks[i].CAFile == "" { // made absolute
+			t.Fatalf("%v was %v", c2.Sinks[i], c.Sinks[i])
 		}
-		if got, want := s.current(c2), s.current(c); got != want {
-			t.Fatalf("%s was %q and is %q after being written to a file", s.name, want, got)
+	}
+	for i, before := range append([]*Config{c}, c.Servers()...) {
+		after := append([]*Config{c2}, c2.Servers()...)[i]
+		for _, s := range table() {
+			if s.kind == path || s.here {
+				continue // made absolute
+			}
+			if got, want := s.current(after), s.current(before); got != want {
+				t.Fatalf("%s was %q and is %q after being written to a file", s.name, want, got)
+			}
 		}
 	}
 }
@@ -73,6 +94,8 @@ func FuzzFile(f *testing.F) {
 			f.Add(data)
 		}
 	}
+	f.Add([]byte(manyServers(2)))
+	f.Add([]byte("username='u'\npassword='p'\nserver=[{name='a',address='b:1',tags=['x']},{name='c',address='d',mtls=true,pkey='k'}]\n[[sink]]\nname='s'\ntype='smtp'\nurl='smtp://h'\nfrom='a@b'\nto=['c@d']\ntags=['x']\nservers=['c']\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "immuclient.toml"), data, 0o600); err != nil {

@@ -69,8 +69,13 @@ func sampleTables() []byte {
 	rows := sinkRows()
 	for _, kind := range sinkTypes() {
 		b.WriteString("#\n# [[sink]]\n# name = " + tomlText("my-"+kind) + "\n# type = " + tomlText(kind) + "\n")
-		if kind != "heartbeat" {
-			b.WriteString("# events = [\"tampered\", \"still-tampered\", \"damage\"]\n")
+		filters := []string{"events"}
+		if kind == typeWebhook {
+			filters = append(filters, "servers", "databases", "tags")
+		}
+		for _, key := range filters {
+			s := find(rows, key)
+			b.WriteString("# " + key + " = " + tomlValue(s.kind, s.example) + "\n")
 		}
 		for _, key := range allowed(kind) {
 			key = strings.TrimPrefix(key, "+")
