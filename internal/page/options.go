@@ -28,6 +28,7 @@ import (
 
 	"immuaudit/evidence"
 	"immuaudit/internal/audit"
+	"immuaudit/internal/history"
 	"immuaudit/proof"
 )
 
@@ -47,20 +48,7 @@ type Book interface {
 // History gives what rounds came to over time, oldest first. Where it keeps
 // none of a ledger it gives none, without an error.
 type History interface {
-	Of(ctx context.Context, name evidence.Name, from, to time.Time, limit int) ([]Stretch, error)
-}
-
-// Stretch is a time in which every round over a ledger ended alike.
-type Stretch struct {
-	From, To        time.Time // of the first and the last round
-	Rounds          uint64
-	Verdict         evidence.Verdict
-	Reason          evidence.Reason
-	Kind            evidence.Kind
-	FirstTx, LastTx uint64        // trusted, at both ends
-	Verified        uint64        // at the end
-	Total           time.Duration // all rounds together
-	Slowest         time.Duration
+	Of(ctx context.Context, name evidence.Name, from, to time.Time, limit int) ([]history.Stretch, error)
 }
 
 // Checkpoint is a state that was trusted at a time.

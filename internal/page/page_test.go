@@ -16,6 +16,7 @@ import (
 
 	"immuaudit/evidence"
 	"immuaudit/internal/audit"
+	"immuaudit/internal/history"
 	"immuaudit/proof"
 )
 
@@ -77,17 +78,17 @@ func (b *shelf) Events(_ context.Context, since time.Time, limit int) ([]evidenc
 // past is a history in memory: one day of rounds, with an hour without any.
 type past struct{}
 
-func (past) Of(_ context.Context, _ evidence.Name, from, to time.Time, limit int) ([]Stretch, error) {
-	var list []Stretch
+func (past) Of(_ context.Context, _ evidence.Name, from, to time.Time, limit int) ([]history.Stretch, error) {
+	var list []history.Stretch
 	day := time.Now().Add(-24 * time.Hour)
 	for i := range 24 {
 		at := day.Add(time.Duration(i) * time.Hour)
 		if i == 7 || at.Before(from) || at.After(to) || len(list) >= limit {
 			continue
 		}
-		one := Stretch{
+		one := history.Stretch{
 			From: at, To: at.Add(time.Hour - time.Second), Rounds: 3600, Verdict: evidence.Consistent, FirstTx: uint64(1000 + 40*i), LastTx: uint64(1040 + 40*i + i*i),
-			Verified: 900, Total: 3600 * 4 * time.Millisecond, Slowest: time.Duration(20+i%5*9) * time.Millisecond,
+			Verified: 900, Torn: i == 8, Took: 3600 * 4 * time.Millisecond, Slowest: time.Duration(20+i%5*9) * time.Millisecond,
 		}
 		if i == 15 {
 			one.Verdict, one.Reason = evidence.Undetermined, evidence.Unreachable

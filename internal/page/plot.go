@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"immuaudit/evidence"
+	"immuaudit/internal/history"
 )
 
 // plots are inline drawings, each with a table beside it for those who cannot
@@ -51,7 +52,7 @@ const (
 	maxTable   = 200
 )
 
-func draw(list []Stretch, from, to time.Time) plots {
+func draw(list []history.Stretch, from, to time.Time) plots {
 	p := plots{From: from, To: to}
 	if len(list) == 0 {
 		return p
@@ -87,7 +88,7 @@ func draw(list []Stretch, from, to time.Time) plots {
 
 // add puts a stretch on the timeline, and joins it with the one before where
 // that tells the same.
-func (p *plots) add(one *Stretch, x func(time.Time) int) {
+func (p *plots) add(one *history.Stretch, x func(time.Time) int) {
 	verdict := one.Verdict.String()
 	words := stretchWords(one)
 	start, end := x(one.From), x(one.To)
@@ -102,14 +103,14 @@ func (p *plots) add(one *Stretch, x func(time.Time) int) {
 	}
 	usual := time.Duration(0)
 	if one.Rounds > 0 {
-		usual = one.Total / time.Duration(min(one.Rounds, 1<<40))
+		usual = one.Took / time.Duration(min(one.Rounds, 1<<40))
 	}
 	if len(p.Table) < maxTable {
 		p.Table = append(p.Table, plotRow{one.From, one.To, verdict, words, count(one.Rounds), one.FirstTx, one.LastTx, milliseconds(usual), milliseconds(one.Slowest)})
 	}
 }
 
-func stretchWords(one *Stretch) string {
+func stretchWords(one *history.Stretch) string {
 	switch {
 	case one.Kind != "":
 		return kindWords(one.Kind)
@@ -120,28 +121,25 @@ func stretchWords(one *Stretch) string {
 }
 
 // findGaps lists times without a verdict: rounds that ended undetermined, and
-// times without rounds, several times longer than what is usual.
-func (p *plots) findGaps(list []Stretch) {
-	var usual time.Duration
-	for i := range list {
-		if n := list[i].Rounds; n > 1 {
-			usual = max(usual, list[i].To.Sub(list[i].From)/time.Duration(min(n-1, 1<<40)))
-		}
-	}
-	usual = max(usual, time.Second)
+// times without rounds.
+func (p *plots) findGaps(list []history.Stretch) {
 	note := func(from, to time.Time, why string) {
-		if n := len(p.Gaps); n > 0 && p.Gaps[n-1].Why == why && from.Sub(p.Gaps[n-1].To) <= 3*usual {
+		if n := len(p.Gaps); n > 0 && p.Gaps[n-1].Why == why && !from.After(p.Gaps[n-1].To) {
 			p.Gaps[n-1].To, p.Gaps[n-1].Long = to, ago(to.Sub(p.Gaps[n-1].From))
 		} else if n < maxGaps {
 			p.Gaps = append(p.Gaps, gap{from, to, ago(to.Sub(from)), why})
 		}
 	}
 	for i := range list {
-		if i > 0 && list[i].From.Sub(list[i-1].To) > max(4*usual, 2*time.Minute) {
-			note(list[i-1].To, list[i].From, "no check was made")
+		one, end := &list[i], list[i].To
+		if i > 0 && one.Torn {
+			note(list[i-1].To, one.From, "no check was made")
 		}
-		if list[i].Verdict == evidence.Undetermined {
-			note(list[i].From, list[i].To, reasonWords(list[i].Reason))
+		if i+1 < len(list) && !list[i+1].Torn {
+			end = list[i+1].From
+		}
+		if one.Verdict == evidence.Undetermined {
+			note(one.From, end, reasonWords(one.Reason))
 		}
 	}
 }

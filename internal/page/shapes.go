@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"immuaudit/evidence"
+	"immuaudit/internal/history"
 )
 
 //go:embed openapi.yaml
@@ -170,6 +171,7 @@ func eventJSONOf(ev *evidence.Event, private bool) eventJSON {
 }
 
 type stretchJSON struct {
+	Torn      bool             `json:"torn"` // a gap lies before
 	From      time.Time        `json:"from"`
 	To        time.Time        `json:"to"`
 	Rounds    uint64           `json:"rounds"`
@@ -183,11 +185,11 @@ type stretchJSON struct {
 	SlowestMS float64          `json:"slowest_ms"`
 }
 
-func stretchJSONOf(one *Stretch) stretchJSON {
+func stretchJSONOf(one *history.Stretch) stretchJSON {
 	ms := float64(time.Millisecond)
 	return stretchJSON{
-		one.From.UTC(), one.To.UTC(), one.Rounds, one.Verdict, one.Kind, one.Reason, one.FirstTx, one.LastTx, one.Verified,
-		float64(one.Total) / ms, float64(one.Slowest) / ms,
+		one.Torn, one.From.UTC(), one.To.UTC(), one.Rounds, one.Verdict, one.Kind, one.Reason, one.FirstTx, one.LastTx, one.Verified,
+		float64(one.Took) / ms, float64(one.Slowest) / ms,
 	}
 }
 
