@@ -75,12 +75,14 @@ func (b *shelf) Events(_ context.Context, since time.Time, limit int) ([]evidenc
 	return list, b.err
 }
 
+var begun = time.Now()
+
 // past is a history in memory: one day of rounds, with an hour without any.
 type past struct{}
 
 func (past) Of(_ context.Context, _ evidence.Name, from, to time.Time, limit int) ([]history.Stretch, error) {
 	var list []history.Stretch
-	day := time.Now().Add(-24 * time.Hour)
+	day := begun.Add(-24 * time.Hour)
 	for i := range 24 {
 		at := day.Add(time.Duration(i) * time.Hour)
 		if i == 7 || at.Before(from) || at.After(to) || len(list) >= limit {
