@@ -49,6 +49,9 @@ state directory; metrics and health are on the monitoring port.`,
 			if err != nil {
 				return err
 			}
+			if c.Audit.CheckConfig {
+				return checkConfig(env, c, warnings)
+			}
 			return service.Supervised(cmd.Context(), func(ctx context.Context) error { return runAudit(ctx, env, c, warnings) })
 		},
 	}
