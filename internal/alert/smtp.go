@@ -156,10 +156,10 @@ func (s *SMTP) connect(ctx context.Context) (client *smtp.Client, done func(), e
 	}
 	// What hangs is broken off with its context.
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	done = func() { release(); _ = conn.Close() }
+	end := func() { release(); _ = conn.Close() }
 	defer func() {
 		if err != nil {
-			done()
+			end()
 		}
 	}()
 	var spoken net.Conn = &bounded{conn, io.LimitReader(conn, maxDialogue)}
@@ -185,7 +185,7 @@ func (s *SMTP) connect(ctx context.Context) (client *smtp.Client, done func(), e
 	if s.username != "" {
 		err = s.login(client)
 	}
-	return client, done, err
+	return client, end, err
 }
 
 // bounded is a connection on which somebody says a bounded amount.

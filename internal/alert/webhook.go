@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -20,6 +21,7 @@ type WebhookOptions struct {
 	// added when sending and are never part of what is stored.
 	Username string
 	Password string
+	Roots    *x509.CertPool // nil: the system's
 	// Version goes into the User-Agent.
 	Version string
 	// Transport is for tests and special networks. nil means a transport of its
@@ -42,7 +44,7 @@ func NewWebhook(o WebhookOptions) (*Webhook, error) {
 	if o.Name == "" {
 		o.Name = "webhook"
 	}
-	e, err := newEndpoint(o.URL, o.Version, o.Transport, nil, o.Username, o.Password)
+	e, err := newEndpoint(o.URL, o.Version, o.Transport, o.Roots, o.Username, o.Password)
 	if err != nil {
 		return nil, fmt.Errorf("the notification URL %w", err)
 	}
