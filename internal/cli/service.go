@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -208,10 +209,13 @@ func optionsOf(c *config.Config) service.Options {
 	o := service.Options{LogFile: c.LogFile, PidFile: c.PidFile}
 	o.State, _ = c.StateDir()
 	o.Guard, _ = c.StateGuard()
-	certificate, key := c.ClientCertificate()
-	for _, file := range []string{c.SigningKeyFile, certificate, key, c.CAFile(), c.Audit.WebConfigFile} {
-		if file != "" {
-			o.Reads = append(o.Reads, file)
+	// The configuration itself goes where the service's is.
+	o.Reads = slices.DeleteFunc(c.Files(), func(file string) bool { return file == c.ConfigFile })
+	for i := range c.Sinks {
+		for _, file := range []string{c.Sinks[i].Command, c.Sinks[i].Directory} {
+			if file != "" {
+				o.Reads = append(o.Reads, file)
+			}
 		}
 	}
 	return o

@@ -156,7 +156,7 @@ func (i *installation) gather(cmd *cobra.Command) error {
 			i.note("%s", w.Text)
 		}
 	}
-	for line := range strings.SplitSeq(string(c.Sample()), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(c.Sample()), string(c.Tables())), "\n") {
 		name, value, ok := strings.Cut(line, " = ")
 		if !ok || strings.HasPrefix(line, "#") {
 			continue
@@ -174,6 +174,15 @@ func (i *installation) gather(cmd *cobra.Command) error {
 			return fmt.Errorf("writing the address: %w", err)
 		}
 		i.changes = append(i.changes, service.Setting{Name: "immudb-address", Value: string(quoted)})
+	}
+	if tables := c.Tables(); c.ConfigFile != i.base && len(tables) > 0 {
+		switch has, err := service.HasTables(i.text, "server", "sink"); {
+		case err != nil:
+			return fmt.Errorf("%s: %w", i.base, err)
+		case has:
+			return fmt.Errorf("%s and %s both have tables [[server]] or [[sink]]; move one of the two files away", c.ConfigFile, i.base)
+		}
+		i.text = append(i.text, tables...)
 	}
 	if c.ConfigFile != "" && c.ConfigFile != i.base && c.ConfigFile != os.DevNull {
 		i.note("the settings of %s were taken over into %s", c.ConfigFile, i.paths.Config)
@@ -272,6 +281,7 @@ func (i *installation) redacted() ([]byte, error) {
 			names = append(names, s.Name)
 		}
 	}
+	names = append(names, "server.password", "sink.password", "sink.secret", "sink.url")
 	// Tokens stand in URLs too.
 	if u := i.config.Audit.NotificationURL; strings.ContainsAny(u, "@?#") {
 		names = append(names, "audit-notification-url")

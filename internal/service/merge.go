@@ -49,8 +49,21 @@ func Unset(doc []byte, why string, names ...string) ([]byte, error) {
 	return d.apply(edits), nil
 }
 
+// HasTables reports whether the document has lists of tables: [[name]], or the
+// same as an array.
+func HasTables(doc []byte, names ...string) (bool, error) {
+	d, err := scan(doc)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(d.parts, func(p part) bool {
+		return (p.kind == partHeader || p.kind == partKey && len(p.table) == 0) && slices.Contains(names, p.key[0])
+	}), nil
+}
+
 // Redact gives the document as it may be shown: the values of the named keys
-// are replaced, in comments too.
+// are replaced, in comments too. A key of [[table]] is named table.key; where
+// the table is written as a value, all of that value is replaced.
 func Redact(doc []byte, names ...string) ([]byte, error) {
 	d, err := scan(doc)
 	if err != nil {
@@ -60,7 +73,7 @@ func Redact(doc []byte, names ...string) ([]byte, error) {
 	var edits []edit
 	for _, p := range d.parts {
 		switch {
-		case p.kind == partKey && slices.Contains(names, p.name()):
+		case p.kind == partKey && hides(p.name(), names):
 			if v := string(doc[p.value:p.end]); v != `""` && v != `''` {
 				edits = append(edits, edit{p.value, p.end, hidden})
 			}
@@ -75,6 +88,12 @@ func Redact(doc []byte, names ...string) ([]byte, error) {
 		}
 	}
 	return d.apply(edits), nil
+}
+
+// hides reports whether a key is one of names, or a table written as a value
+// with one of them inside.
+func hides(key string, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return name == key || strings.HasPrefix(name, key+".") })
 }
 
 func emptyValue(s string) bool {

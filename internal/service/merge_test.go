@@ -36,6 +36,10 @@ func TestMerge(t *testing.T) {
 		{"text over lines", "a = \"\"\"\nb = 1 \\\"\"\"\n\"\"\"\"\nb = 2\n", []Setting{{"b", "3"}}, "a = \"\"\"\nb = 1 \\\"\"\"\n\"\"\"\"\nb = 3\n"},
 		{"inline table", "a = { b = '}', c = [1] }\n", []Setting{{"a", "1"}}, "a = 1\n"},
 		{"windows", "\xef\xbb\xbfa = 1\r\nb = 2\r\n", []Setting{{"b", "3"}, {"c", "4"}}, "\xef\xbb\xbfa = 1\r\nb = 3\r\nc = 4\r\n"},
+		{"lists of tables", "b = 2\n\n# of one\n[[server]]\na = 1 # its own\n\n[[server]]\na = 2\n[[sink]]\nname = 'x'\n", []Setting{{"a", "3"}},
+			"b = 2\na = 3\n\n# of one\n[[server]]\na = 1 # its own\n\n[[server]]\na = 2\n[[sink]]\nname = 'x'\n"},
+		{"nothing outside of lists of tables", "[[server]]\na = 1\n", []Setting{{"a", "3"}}, "a = 3\n[[server]]\na = 1\n"},
+		{"lists of tables below defaults", "#a = 1\n[[server]]\n#a = 1\na = 2\n", []Setting{{"a", "3"}}, "#a = 1\na = 3\n[[server]]\n#a = 1\na = 2\n"},
 		{"a dollar", "a = 1\n", []Setting{{"a", `"$1 $$"`}}, "a = \"$1 $$\"\n"},
 	}
 	for _, tt := range tests {
@@ -183,4 +187,30 @@ func flat(prefix string, v any) map[string]any {
 		maps.Copy(out, flat(prefix+k+".", inner))
 	}
 	return out
+}
+
+func TestRedactTables(t *testing.T) {
+	t.Parallel()
+	for doc, want := range map[string]string{
+		"[[server]]\npassword = \"s3cret\" # s\nname = 'a'\n":   "[[server]]\npassword = \"(hidden)\" # s\nname = 'a'\n",
+		"[[other]]\npassword = 'x'\n":                           "[[other]]\npassword = 'x'\n",
+		"server = [{name = 'a', password = 's3cret'}]\nb = 1\n": "server = \"(hidden)\"\nb = 1\n",
+		"server.password = 's3cret'\n":                          "server.password = \"(hidden)\"\n",
+	} {
+		got, err := Redact([]byte(doc), "server.password")
+		if err != nil || string(got) != want {
+			t.Errorf("%q: %v\n%s", doc, err, got)
+		}
+	}
+}
+
+func TestHasTables(t *testing.T) {
+	t.Parallel()
+	for doc, want := range map[string]bool{
+		"": false, "a = 1\n# [[server]]\n": false, "[[server]]\n": true, "server = [{}]\n": true, "[x]\nserver = 1\n": false, "a = 1\n[[x]]\n[[sink]]\n": true,
+	} {
+		if got, err := HasTables([]byte(doc), "server", "sink"); err != nil || got != want {
+			t.Errorf("%q: %v, %v", doc, got, err)
+		}
+	}
 }

@@ -29,6 +29,7 @@ func unit(f *Facts, o *Options) string {
 	line("Type=notify")
 	line("NotifyAccess=main")
 	line("ExecStart=", execWord(f.Paths.Binary), " audit-mode --config ", execWord(f.Paths.Config))
+	line("ExecReload=/bin/kill -HUP $MAINPID")
 	line("User=", Account)
 	line("Group=", Account)
 	line("UMask=0077")
