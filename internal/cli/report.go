@@ -74,7 +74,7 @@ func writeReport(ctx context.Context, env *Env, s *store.Store, span report.Span
 		return unknown(err)
 	}
 	o := report.Options{
-		Span: span, Made: time.Now(), Version: version().Version, Key: key.VerifierKey(), Filter: f.filter(),
+		Span: span, Made: time.Now(), Version: version().Version, Key: key.VerifierKey(), Filter: f.filter(), Doubts: doubtsOf(s),
 		Wanted: func(n evidence.Name) bool {
 			return (len(f.servers) == 0 || slices.Contains(f.servers, n.Server)) && (len(f.databases) == 0 || slices.Contains(f.databases, n.Database))
 		},
@@ -98,9 +98,6 @@ func writeReport(ctx context.Context, env *Env, s *store.Store, span report.Span
 	}
 	if f.filter() != "" && len(d.Ledgers) == 0 {
 		return usagef("no database is known for %s; immuclient trust list shows those that are", f.filter())
-	}
-	for _, doubt := range doubtsOf(s) {
-		d.Omitted = append(d.Omitted, doubt)
 	}
 	text, ext := d.HTML, ".html"
 	if f.asJSON {
@@ -153,7 +150,7 @@ func doubtsOf(s *store.Store) (doubts []string) {
 	mark, guard := s.Doubts()
 	for _, err := range []error{mark, guard} {
 		if err != nil {
-			doubts = append(doubts, "the auditor's state is doubtful: "+err.Error())
+			doubts = append(doubts, err.Error())
 		}
 	}
 	return doubts

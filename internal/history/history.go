@@ -53,6 +53,7 @@ const (
 	dropAfter   = 800 * day
 	flushEvery  = time.Minute
 	tidyEvery   = time.Hour
+	lastTidy    = 2 * time.Second
 	defaultGap  = time.Minute
 )
 

@@ -20,12 +20,26 @@ func (h *History) write(ctx context.Context, now time.Time, ended bool) error {
 	err := h.flush(ctx, now, ended)
 	if err == nil && now.Sub(h.tidied).Abs() >= tidyEvery {
 		h.tidied = now
-		err = h.tidy(ctx, now)
+		err = h.tidyFor(ctx, now, ended)
 	}
 	if err != nil && unfit(err) && ctx.Err() == nil {
 		err = h.replace(ctx, now)
 	}
 	return explain(h.path, err)
+}
+
+// tidyFor tidies; at the end for a short time only, the next process goes on.
+func (h *History) tidyFor(ctx context.Context, now time.Time, ended bool) error {
+	if !ended {
+		return h.tidy(ctx, now)
+	}
+	short, cancel := context.WithTimeout(ctx, lastTidy)
+	defer cancel()
+	err := h.tidy(short, now)
+	if short.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // replace begins anew while rounds go on.

@@ -134,8 +134,7 @@ func gap(from, to time.Time, why string) Gap {
 
 // gapTable puts gaps together that several ledgers had at once.
 type gapTable struct {
-	rows  map[gapKey]*Gap
-	total int
+	rows map[gapKey]*Gap
 }
 
 type gapKey struct {
@@ -147,7 +146,6 @@ func newGapTable() *gapTable { return &gapTable{rows: map[gapKey]*Gap{}} }
 
 func (t *gapTable) add(name evidence.Name, gaps []Gap) {
 	for _, g := range gaps {
-		t.total++
 		// A minute may lie between what is one outage for two ledgers.
 		key := gapKey{g.From.Unix() / 60, g.To.Unix() / 60, g.Why}
 		row := t.rows[key]
@@ -168,7 +166,7 @@ func (t *gapTable) add(name evidence.Name, gaps []Gap) {
 
 // gapsOf puts the table into the document: the longest, in the order of time.
 func (d *Document) gapsOf(t *gapTable) {
-	d.Totals.Gaps = t.total
+	d.Totals.Gaps = len(t.rows)
 	for _, g := range t.rows {
 		d.Gaps = append(d.Gaps, *g)
 	}

@@ -60,6 +60,9 @@ func Gather(ctx context.Context, state State, past Past, o Options) (*Document, 
 	}
 	d.gapsOf(all)
 	d.sumUp()
+	for _, doubt := range o.Doubts {
+		d.Conclusion.NotSaid = append(d.Conclusion.NotSaid, "It is doubtful whether this is all that the auditor remembered: "+plain(doubt))
+	}
 	d.conclude()
 	return d, nil
 }

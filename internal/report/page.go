@@ -19,11 +19,10 @@ var pageText string
 var pageStyle string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"plain": plain, "stamp": stamp, "why": why, "grouped": grouped, "upper": upper,
-	"grouped64": func(n int) string { return grouped(uint64(n)) },
-	"lasting":   func(s float64) string { return lasting(seconds(s)) },
-	"kind":      func(k evidence.Kind) string { return worded(kinds, k) },
-	"origin":    func(o evidence.Origin) string { return worded(origins, o) },
+	"plain": plain, "stamp": stamp, "why": why, "grouped": grouped, "count": count, "upper": upper,
+	"lasting": func(s float64) string { return lasting(seconds(s)) },
+	"kind":    func(k evidence.Kind) string { return worded(kinds, k) },
+	"origin":  func(o evidence.Origin) string { return worded(origins, o) },
 	"moment": func(t *time.Time) string {
 		if t == nil {
 			return "—"

@@ -79,8 +79,10 @@ type Options struct {
 	Key     string // the auditor's verifier key
 	// Sum gives the SHA-256 of an evidence file, in hex.
 	Sum func(path string) (string, error)
-	// Problem: why there is no history, "" where there is one.
+	// Problem: why there is no history, "" where there is one. Doubts are why
+	// the state may not be what the auditor left behind.
 	Problem string
+	Doubts  []string
 }
 
 // Document is a report as data: docs/report.md explains every field.

@@ -21,6 +21,8 @@ func (d *Document) conclude() {
 		c.Title = fmt.Sprintf("Tampering was found: %s.", count(len(d.Incidents), "incident"))
 	case t.Ledgers == 0:
 		c.Title = "Nothing can be said: no database was audited."
+	case t.Rounds == 0:
+		c.Title = "Nothing can be said: no check is on record."
 	case t.Consistent == 0:
 		c.Title = "Nothing can be said: no check came to a result."
 	case t.NeverChecked > 0:
@@ -41,8 +43,7 @@ func (d *Document) conclude() {
 		said("%s of these checks proved that the database still held the whole history that was trusted before, with nothing changed, removed or put in between, and with what is new only added at its end.", share(t.Consistent, t.Rounds))
 	}
 	if n := len(d.Incidents); n > 0 {
-		verb := fmt.Sprintf("%d of them were opened in this time", t.IncidentsOpened)
-		said("In %s a database contradicted what had been proven of it before; %s, and %d are not decided yet. Each is told below, with what was found and what was decided.", count(n, "incident"), verb, t.IncidentsOpen)
+		said("In %s a database contradicted what had been proven of it before (opened in this time: %d; not decided yet: %d). Each is told below, with what was found and what was decided.", count(n, "incident"), t.IncidentsOpened, t.IncidentsOpen)
 	}
 	if t.DeepComplete > 0 {
 		said("The stored values themselves were read and compared, completely at least once or up to the newest transaction, in %d of %s.", t.DeepComplete, count(t.Ledgers, "database"))
@@ -58,7 +59,7 @@ func (d *Document) conclude() {
 			count(t.Gaps, "time"), lasting(seconds(longest.Seconds)), stamp(longest.From), why(longest.Why))
 	}
 	if d.History.Problem != "" {
-		not("How often was checked is not known: the auditor's history could not be read (%s).", plain(d.History.Problem))
+		not("How often was checked is not known, because there is no history of the checks that could be read: %s.", plain(d.History.Problem))
 	} else if b := d.History.Began; b == nil || b.After(d.From) {
 		since := "there is no record of when checks were made"
 		if b != nil {
