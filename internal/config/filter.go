@@ -18,12 +18,14 @@ type Filter struct {
 // LedgerFilter is the filter that --audit-databases asks for, or --database where that stands alone.
 func (c *Config) LedgerFilter() Filter {
 	f := Filter{exact: make(map[string]bool)}
+	seen := map[string]bool{}
 	for _, written := range c.Audit.Databases {
 		name, exact := strings.CutSuffix(written, "$")
 		if name == "" {
 			continue
 		}
-		if !slices.Contains(f.named, name) {
+		if !seen[name] {
+			seen[name] = true
 			f.named = append(f.named, name)
 		}
 		if exact || name == systemDatabase {

@@ -110,6 +110,9 @@ func (l *loader) fail(e *Error) {
 	}
 }
 
+// full reports whether further mistakes would not be told: finding what was meant costs time.
+func (l *loader) full() bool { return len(l.mistakes) > mostErrors }
+
 func (l *loader) warn(format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{Text: fmt.Sprintf(format, args...)})
 }

@@ -128,6 +128,7 @@ func splitNames(written string) (names []string, problem string) {
 	if strings.Count(written, ",") >= mostDatabases {
 		return nil, fmt.Sprintf("holds more than %d names", mostDatabases)
 	}
+	seen := map[string]bool{}
 	for name := range strings.SplitSeq(written, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" {
@@ -136,7 +137,8 @@ func splitNames(written string) (names []string, problem string) {
 		if problem, _ := checkDatabase(strings.TrimSuffix(name, "$")); problem != "" || name == "$" {
 			return nil, fmt.Sprintf("holds %s, which is not the name of a database (1 to %d bytes, no spaces, $ only at the end for an exact name)", quote(name), longestDatabase)
 		}
-		if !slices.Contains(names, name) {
+		if !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 	}

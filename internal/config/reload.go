@@ -92,7 +92,10 @@ func isFixed(name string) bool {
 		"audit-probe-address", "web.config.file", "logfile", "log-format", "pidfile"}, name)
 }
 
-func isOfSinks(name string) bool { return strings.HasPrefix(name, "audit-notification-") }
+// isOfSinks knows the settings of the webhook; whether comparisons are told is of the audit itself.
+func isOfSinks(name string) bool {
+	return strings.HasPrefix(name, "audit-notification-") && name != "audit-notification-on"
+}
 
 // remember notes what is in the files that are named, for SameServer. What cannot be read is told where it
 // is used.

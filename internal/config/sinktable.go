@@ -244,17 +244,11 @@ func (l *loader) checkFilters(sinks []*writtenTable) {
 			g := t.given[filter.key]
 			for name := range strings.SplitSeq(g.text, ",") {
 				name = strings.TrimSpace(name)
-				if name == "" || filter.known[name] {
+				if name == "" || filter.known[name] || l.full() {
 					continue
 				}
 				e := &Error{Source: g.String(), Setting: filter.key, Given: name, Problem: "lets nothing pass: no " + filter.what, Fix: "write one of the " + filter.key + " of this configuration"}
-				if n := nearest(name, slices.Sorted(func(yield func(string) bool) {
-					for k := range filter.known {
-						if !yield(k) {
-							return
-						}
-					}
-				})); n != "" {
+				if n := nearest(name, filter.all); n != "" {
 					e.Fix = "did you mean " + quote(n) + "?"
 				}
 				l.fail(e)

@@ -66,6 +66,9 @@ func (d *document) takeTable(t *writtenTable, rows []setting, name string, table
 	}
 	slices.SortFunc(entries, byPlace)
 	for _, e := range entries {
+		if d.full() {
+			return
+		}
 		at := d.place(e)
 		at.key = e.name
 		s := find(rows, e.name)
