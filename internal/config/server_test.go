@@ -299,3 +299,33 @@ func BenchmarkLoadThousandServers(b *testing.B) {
 		}
 	}
 }
+
+func TestOverlap(t *testing.T) {
+	t.Parallel()
+	filter := func(names string) Filter {
+		c := Config{}
+		if names != "" {
+			c.Audit.Databases = strings.Split(names, ",")
+		}
+		return c.LedgerFilter()
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"", "", true}, {"", "x$", true}, {"x$", "x$", true}, {"x$", "xy$", false}, {"x", "xy$", true}, {"xy", "x", true}, {"x", "y", false}, {"a$,x", "b$,xy", true},
+	} {
+		if filter(c.a).overlaps(filter(c.b)) != c.want || filter(c.b).overlaps(filter(c.a)) != c.want {
+			t.Errorf("%q and %q: not %v", c.a, c.b, c.want)
+		}
+	}
+}
+
+// Each table has a budget of its own, however it is written.
+func TestBudgetOfInlineTables(t *testing.T) {
+	t.Parallel()
+	one := "{name = 'a'" + strings.Repeat(", x = {y = 1}", 20) + "}"
+	if o := outlineOf([]byte("server = [" + one + "," + one + "," + one + "]")); o.problem != "" || o.at["server#2.name"] != [2]int{1, 11 + 2*(len(one)+1) + 1} {
+		t.Errorf("%s, %v", o.problem, o.at["server#2.name"])
+	}
+}
