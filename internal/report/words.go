@@ -55,7 +55,7 @@ func (d *Document) conclude() {
 				longest = g
 			}
 		}
-		not("There were %s without a result; the longest lasted %s, from %s (%s). What was changed in such a time and is still there is noticed by the next check; what was changed and put back in between is not.",
+		not("There were %s without a result; the longest lasted %s, from %s (%s). What was changed in such a time and is still changed is noticed by the next check, or by the next reading of the values; what was changed and put back in between is not.",
 			count(t.Gaps, "time"), lasting(seconds(longest.Seconds)), stamp(longest.From), why(longest.Why))
 	}
 	if d.History.Problem != "" {
@@ -69,7 +69,7 @@ func (d *Document) conclude() {
 	}
 	not("Trust begins with what a database showed when this auditor first met it, or with what somebody confirmed then. Nothing is said about whether that, or anything written since, is true; only that it is still there as it was.")
 	if t.DeepComplete < t.Ledgers {
-		not("In %s not every stored value was read again yet; for those not read, this report speaks of the recorded fingerprints of the values.", count(t.Ledgers-t.DeepComplete, "database"))
+		not("In %s not every stored value was read again yet; for those not read, this report speaks of their recorded fingerprints only.", count(t.Ledgers-t.DeepComplete, "database"))
 	}
 }
 
