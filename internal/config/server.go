@@ -200,5 +200,5 @@ func (l *loader) sameAddress() {
 }
 
 func (f Filter) overlaps(g Filter) bool {
-	return f.All() || g.All() || slices.ContainsFunc(f.named, g.Match) || slices.ContainsFunc(g.named, f.Match)
+	return f.All() && g.All() || slices.ContainsFunc(f.named, g.Match) || slices.ContainsFunc(g.named, f.Match)
 }
