@@ -296,8 +296,6 @@ func TestSinksAreRemembered(t *testing.T) {
 	if q, err = s.Queues(t.Context()); err != nil || len(q) != 1 || q[0].Sink != "mail" {
 		t.Errorf("left: %+v, %v", q, err)
 	}
-	finish(t, s)
-	s = open(t, dir)
 }
 
 func TestTestsAreWithdrawn(t *testing.T) {
