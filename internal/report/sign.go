@@ -165,11 +165,12 @@ func takeApart(b []byte) (content, data []byte, signed string, err error) {
 		return nil, nil, "", fmt.Errorf("%w: something stands behind its signature, or the signature is cut", ErrChanged)
 	}
 	content = b[:at]
-	begin := bytes.LastIndex(content, []byte(dataBegin))
-	if begin < 0 || !bytes.HasSuffix(content, []byte(dataEnd)) {
+	_, data, found := bytes.Cut(content, []byte(dataBegin))
+	data, whole = bytes.CutSuffix(data, []byte(dataEnd))
+	if !found || !whole {
 		return nil, nil, "", fmt.Errorf("%w: its data is missing", ErrChanged)
 	}
-	return content, content[begin+len(dataBegin) : len(content)-len(dataEnd)], rest, nil
+	return content, data, rest, nil
 }
 
 func checkNote(content []byte, signed string) (key string, err error) {
