@@ -144,7 +144,7 @@ Exit codes: 0 consistent, 1 could not tell, 2 wrong usage or configuration,
 		return usage(config.FlagError(cmd.Flags(), err))
 	})
 	config.Register(root.PersistentFlags(), config.General)
-	root.AddCommand(newAuditMode(env), newVerify(env), newTrust(env), newIncident(env), newEvidence(env), newReport(env), newLedger(env), newDemo(env), newHealth(env), newVersion(env))
+	root.AddCommand(newAuditMode(env), newVerify(env), newTrust(env), newIncident(env), newAlert(env), newEvidence(env), newReport(env), newLedger(env), newDemo(env), newHealth(env), newVersion(env))
 	boolVar(root.Flags(), new(bool), "version", "v", "print what this binary is, in one line")
 	addHelp(root)
 	return root
