@@ -51,6 +51,7 @@ type Filter struct {
 // only the newest of a ledger waits.
 func Rule(sink string, f Filter, tags []string) func(evidence.Event) (want, coalesce bool) {
 	return func(e evidence.Event) (want, coalesce bool) {
+		ofServer := e.Name.Server != "" // else it is about the auditor itself, which concerns everybody
 		switch {
 		case sink == "":
 			return false, false
@@ -58,9 +59,9 @@ func Rule(sink string, f Filter, tags []string) func(evidence.Event) (want, coal
 			return true, false
 		case len(f.Events) == 0 && e.Type == evidence.EventComparison,
 			len(f.Events) > 0 && !slices.Contains(f.Events, e.Type),
-			len(f.Servers) > 0 && !slices.Contains(f.Servers, e.Name.Server),
+			ofServer && len(f.Servers) > 0 && !slices.Contains(f.Servers, e.Name.Server),
 			f.Databases != nil && e.Name.Database != "" && !f.Databases(e.Name.Database),
-			len(f.Tags) > 0 && !share(f.Tags, tags) && !share(f.Tags, e.Tags):
+			ofServer && len(f.Tags) > 0 && !share(f.Tags, tags) && !share(f.Tags, e.Tags):
 			return false, false
 		}
 		return true, e.Type == evidence.EventComparison

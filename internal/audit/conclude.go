@@ -81,6 +81,7 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	l.mu.Unlock()
 
 	var c evidence.Change
+	var tellLater []evidence.Event
 	dirty := agreedAgain || due && t.Version > 0
 	if !out.behind {
 		t.LastAgreed, t.LastAttempt = now, now
@@ -90,7 +91,7 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 		t.Baseline = evidence.Baseline{State: out.observed.State, Origin: evidence.OriginFirstContact, At: now}
 		t.Proven, t.ProvenAt = out.observed, now
 		c.Remember = []proof.State{out.observed.State}
-		e.tell(&c, evidence.Event{Type: evidence.EventFirstContact, Name: l.name, Current: &out.observed, Message: e.firstWords(l.name, &out.observed)})
+		tellLater = append(tellLater, e.tell(&c, evidence.Event{Type: evidence.EventFirstContact, Name: l.name, Current: &out.observed, Message: e.firstWords(l.name, &out.observed)}))
 	}
 	// A round and the background walk may have proven different continuations
 	// of one state to themselves, if the server showed two. What was proven
@@ -126,7 +127,7 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	if out.key != nil {
 		dirty = true
 		if !out.first {
-			e.tell(&c, evidence.Event{Type: evidence.EventSigningBegan, Name: l.name, Current: &out.observed, Message: "states are signed now; from here on they must be signed by this key"})
+			tellLater = append(tellLater, e.tell(&c, evidence.Event{Type: evidence.EventSigningBegan, Name: l.name, Current: &out.observed, Message: "states are signed now; from here on they must be signed by this key"}))
 		}
 		t.Key = out.key
 	}
@@ -150,6 +151,9 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 			untold()
 			return err
 		}
+	}
+	for _, ev := range tellLater {
+		e.collect(ev)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -245,7 +249,16 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		if e.o.Comparisons && !out.behind {
 			e.compared(&c, l.name, v, out, now)
 		}
+		before := len(open[i].Findings)
 		grown := kind.AboutData() && e.extend(v, &open[i], out)
+		l.mu.Lock()
+		if l.grown == nil && grown {
+			l.grown = map[string]int{}
+		}
+		if grown {
+			l.grown[open[i].ID] += len(open[i].Findings) - before
+		}
+		l.mu.Unlock()
 		if wasAgreed && !kind.AboutData() || grown || now.Sub(l.saved()) >= saveEvery {
 			if open[i].EvidenceError != "" && out.investigated && !grown { // the disk may be well again
 				open[i].EvidenceError = ""

@@ -21,6 +21,10 @@ import (
 type Decider struct {
 	Memory Memory
 	Now    func() time.Time
+	// By says who decides: user@host, as the machine knows it.
+	By string
+	// Sinks are told what is decided about a ledger of a server.
+	Sinks func(server string) []SinkRule
 }
 
 // KeyChoice is the signing key that goes with accepting an incident about
@@ -170,9 +174,11 @@ func (d *Decider) Acknowledge(ctx context.Context, inc evidence.Incident, note s
 		return refuse("the note is longer than %d bytes", maxReason)
 	}
 	now := d.now()
-	inc.AckedAt, inc.AckedNote = now, note
+	inc.AckedAt, inc.AckedBy, inc.AckedNote = now, d.By, note
 	c := evidence.Change{Incidents: []evidence.Incident{inc}}
-	c.Events = []evidence.Event{decision(inc.Name, inc.ID, "acknowledged: "+note, now)}
+	ev := decision(inc.Name, inc.ID, "acknowledged"+d.by()+": "+note, now)
+	ev.Type, ev.Kind = evidence.EventAcknowledged, inc.Kind
+	d.tell(&c, ev)
 	return d.Memory.Apply(ctx, c)
 }
 
@@ -205,10 +211,9 @@ func (d *Decider) begin(ctx context.Context, name evidence.Name, s proof.SignedS
 		Name: name, Key: key, UUID: uuid, ProvenAt: now,
 		Baseline: evidence.Baseline{State: s.State, Origin: origin, At: now, Note: note}, Proven: s,
 	}
-	err := d.Memory.Apply(ctx, evidence.Change{
-		Trust: &t, Remember: []proof.State{s.State},
-		Events: []evidence.Event{decision(name, "", fmt.Sprintf("%s at transaction %d: %s", origin, s.TxID, note), now)},
-	})
+	c := evidence.Change{Trust: &t, Remember: []proof.State{s.State}}
+	d.tell(&c, decision(name, "", fmt.Sprintf("%s at transaction %d%s: %s", origin, s.TxID, d.by(), note), now))
+	err := d.Memory.Apply(ctx, c)
 	if conflicts(err) {
 		return refuse("%s has a baseline already; this is only for a ledger that was never met (see immuclient trust show %s)", name, name)
 	}
@@ -216,26 +221,54 @@ func (d *Decider) begin(ctx context.Context, name evidence.Name, s proof.SignedS
 }
 
 func (d *Decider) closeIncident(ctx context.Context, c evidence.Change, inc evidence.Incident, status evidence.Status, reason, message string, now time.Time) error {
-	inc.Status, inc.ClosedAt, inc.CloseNote = status, now, reason
+	inc.Status, inc.ClosedAt, inc.ClosedBy, inc.CloseNote = status, now, d.By, reason
 	c.Incidents = []evidence.Incident{inc}
-	c.Events = []evidence.Event{decision(inc.Name, inc.ID, message, now)}
+	ev := decision(inc.Name, inc.ID, message+d.by(), now)
+	ev.Kind = inc.Kind
+	d.tell(&c, ev)
 	return d.Memory.Apply(ctx, c)
+}
+
+// tell adds an event to the record and a delivery for each sink that wants it.
+func (d *Decider) tell(c *evidence.Change, ev evidence.Event) {
+	c.Events = append(c.Events, ev)
+	if d.Sinks == nil {
+		return
+	}
+	for _, sink := range d.Sinks(ev.Name.Server) {
+		if want, coalesce := sink.Wants(ev); want {
+			c.Deliveries = append(c.Deliveries, evidence.Delivery{Sink: sink.Name, Event: ev, Coalesce: coalesce})
+		}
+	}
+}
+
+func (d *Decider) by() string {
+	if d.By == "" {
+		return ""
+	}
+	return " (" + d.By + ")"
 }
 
 // StateCreated records that a state directory was made anew: an auditor that
 // lost its memory must not look like one that never had any.
-func StateCreated(ctx context.Context, m Memory, server, dir string) error {
-	return m.Apply(ctx, evidence.Change{Events: []evidence.Event{{
+func (d *Decider) StateCreated(ctx context.Context, server, dir string) error {
+	return d.record(ctx, evidence.Event{
 		ID: newEventID(), Type: evidence.EventStateCreated, At: time.Now(), Name: evidence.Name{Server: server},
 		Message: "a new state directory was made: " + dir,
-	}}})
+	})
 }
 
 // StateProblem records that the auditor's own state is not what it was left.
-func StateProblem(ctx context.Context, m Memory, server, message string) error {
-	return m.Apply(ctx, evidence.Change{Events: []evidence.Event{{
+func (d *Decider) StateProblem(ctx context.Context, server, message string) error {
+	return d.record(ctx, evidence.Event{
 		ID: newEventID(), Type: evidence.EventStateProblem, At: time.Now(), Name: evidence.Name{Server: server}, Message: message,
-	}}})
+	})
+}
+
+func (d *Decider) record(ctx context.Context, ev evidence.Event) error {
+	var c evidence.Change
+	d.tell(&c, ev)
+	return d.Memory.Apply(ctx, c)
 }
 
 // Decision is the event of an operator's decision that is stored elsewhere.

@@ -118,15 +118,20 @@ func TestKeepAfterRepair(t *testing.T) {
 		t.Errorf("trust moved while the incident is open: %+v %+v", rep.Trusted, rep.Observed)
 	}
 	inc, trust := r.incidents()[0], r.trust(defaultDB)
-	d := audit.Decider{Memory: r.store}
+	told := audit.SinkRule{Name: "mail", Wants: func(ev evidence.Event) (bool, bool) { return ev.Type == evidence.EventAcknowledged, false }}
+	d := audit.Decider{Memory: r.store, By: "ada@desk", Sinks: func(string) []audit.SinkRule { return []audit.SinkRule{told} }}
 	r.must(d.Acknowledge(t.Context(), inc, "on it"))
 	inc = r.incident(inc.ID)
 	r.must(d.Keep(t.Context(), inc, &trust, "repaired"))
 	if rep := r.expect(evidence.Consistent); rep.Trusted.Tx != 12 {
 		t.Errorf("%+v", rep.Trusted)
 	}
-	if n := len(r.events(evidence.EventDecision)); n != 2 {
-		t.Errorf("%d decisions on record, want 2", n)
+	acked, decided := r.events(evidence.EventAcknowledged), r.events(evidence.EventDecision)
+	if len(acked) != 1 || len(decided) != 1 || acked[0].Message != "acknowledged (ada@desk): on it" || acked[0].Kind != evidence.Emptied {
+		t.Errorf("on record: %+v, %+v", acked, decided)
+	}
+	if due, err := r.store.Due(t.Context(), time.Now().Add(time.Hour), 10); err != nil || len(due) != 1 || due[0].Event.ID != acked[0].ID {
+		t.Errorf("told: %+v, %v", due, err)
 	}
 }
 

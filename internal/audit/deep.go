@@ -52,9 +52,9 @@ func (d *Deep) shares() (long, short, shorts int64) {
 // admit waits until it is the turn of a look, and gives how much it may hold.
 func (e *Engine) admit(ctx context.Context, asLong bool) (memory int64, release func(), err error) {
 	long, short, _ := e.o.Deep.shares()
-	slots, memory := e.short, short
+	slots, memory := e.o.Common.short, short
 	if asLong && long > 0 {
-		slots, memory = e.long, long
+		slots, memory = e.o.Common.long, long
 	}
 	if err := slots.Acquire(ctx, 1); err != nil {
 		return 0, nil, err

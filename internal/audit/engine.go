@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"immuaudit/evidence"
@@ -73,6 +72,10 @@ type Options struct {
 
 	// Deep verifies the contents of transactions.
 	Deep Deep
+	// Common is what the engines of one process share; nil: this one is alone.
+	Common *Common
+	// Tags are those the operator gave the server; they go with every event.
+	Tags []string
 
 	// ExpectGrowth alerts when a ledger gets no new transaction for so long,
 	// ClockSkew when timestamps of new ones run backwards or ahead by more.
@@ -95,12 +98,11 @@ type Engine struct {
 	once    bool // one round each, nothing in the background
 	tellAll func(evidence.Report)
 
-	brisk, slow        *lane               // rounds; those of ledgers whose last one timed out
-	walks              *lane               // background walks
-	mirrors            *lane               // writing to mirrors
-	shorts, longs      *lane               // deep verification in the background: of few transactions, and of many
-	long, short        *semaphore.Weighted // looks at the contents of many transactions, and of few
-	reading, scrubbing *rate.Limiter       // bytes of contents that are read in a second; nil: no bound
+	brisk, slow        *lane         // rounds; those of ledgers whose last one timed out
+	walks              *lane         // background walks
+	mirrors            *lane         // writing to mirrors
+	shorts, longs      *lane         // deep verification in the background: of few transactions, and of many
+	reading, scrubbing *rate.Limiter // bytes of contents that are read in a second; nil: no bound
 	walkRate           *rate.Limiter
 	chatter            *rate.Limiter
 	nowhere            *walked // before transaction 1
@@ -112,10 +114,10 @@ type Engine struct {
 	listing    bool
 	mute       bool // never listed for so long that it was told
 	serverErr  string
-	gone       bool             // the server could not be reached when last asked
-	uuid       string           // last UUID reported
-	identities []time.Time      // when the newest changes of it were
-	others     []evidence.Trust // every record of the state directory
+	gone       bool        // the server could not be reached when last asked
+	uuid       string      // last UUID reported
+	identities []time.Time // when the newest changes of it were
+	news       gathered
 	loopAt     time.Time
 	firstPass  bool
 	generation uint64
@@ -127,6 +129,7 @@ type Engine struct {
 	rounds, dropped atomic.Uint64
 	silenced        atomic.Uint64 // lines that were not logged since the last summary
 	inFlight        atomic.Int64
+	telling         atomic.Bool // what was gathered is being told
 	work            sync.WaitGroup
 }
 
@@ -175,6 +178,10 @@ type ledger struct {
 	checked      proof.State // how far new values are verified that are not trusted yet
 	// unsaved are the events of incidents in open that are not on disk yet.
 	unsaved []evidence.Event
+	// grown counts the damage of each incident that was found after it was
+	// told of, which was last at grownTold.
+	grown     map[string]int
+	grownTold time.Time
 
 	busy      atomic.Bool // a round is in flight
 	walking   atomic.Bool // a background walk is in flight
@@ -198,12 +205,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		o: o, log: o.Logger.With("server", o.Name), started: time.Now(),
 		brisk: newLane(slotsPerServer), slow: newLane(slowSlots), walks: newLane(walksPerServer),
 		mirrors: newLane(mirrorers),
-		long:    semaphore.NewWeighted(1),
 		chatter: rate.NewLimiter(chatter, chatterBurst),
 		nowhere: holding(new(proof.Walk)), ledgers: map[string]*ledger{},
 	}
+	if e.o.Common == nil {
+		e.o.Common = NewCommon(&o.Deep)
+	}
 	_, _, shorts := o.Deep.shares()
-	e.short = semaphore.NewWeighted(shorts)
 	// Rounds that verify before they trust always find one slot free of these.
 	e.shorts, e.longs = newLane(max(1, int(shorts)-1)), newLane(1)
 	e.reading, e.scrubbing = newPace(o.Deep.BytesPerSecond), newPace(o.Deep.ScrubBytes)
@@ -315,11 +323,9 @@ func (e *Engine) reload(ctx context.Context) error {
 			e.forget(l)
 		}
 	}
-	for i := range remembered.Trust { // only names and states are looked at
-		remembered.Trust[i].Walk = nil
-	}
+	e.o.Common.remember(remembered.Trust)
 	e.mu.Lock()
-	e.generation, e.others = gen, remembered.Trust
+	e.generation = gen
 	e.mu.Unlock()
 	return nil
 }

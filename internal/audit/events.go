@@ -28,11 +28,14 @@ func newIncidentID(at time.Time) string {
 	return at.UTC().Format("20060102") + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:])[:4])
 }
 
-// tell adds an event to the record and a delivery for each sink that wants it.
+// tell adds an event to the record and a delivery for each sink that wants it,
+// unless it is to be gathered with others once it is stored.
 func (e *Engine) tell(c *evidence.Change, ev evidence.Event) evidence.Event {
 	ev = e.complete(ev)
 	c.Events = append(c.Events, ev)
-	e.deliver(c, ev)
+	if alone(&ev) {
+		e.deliver(c, ev)
+	}
 	return ev
 }
 
@@ -41,6 +44,7 @@ func (e *Engine) complete(ev evidence.Event) evidence.Event {
 	if ev.At.IsZero() {
 		ev.At = time.Now()
 	}
+	ev.Tags = e.o.Tags
 	if ev.UUID == "" {
 		ev.UUID = e.o.Server.UUID()
 	}
@@ -137,16 +141,9 @@ func (e *Engine) identity(c *evidence.Change, old, now string) (told bool, undo 
 // whether this state directory knows the ledger under another name.
 func (e *Engine) firstWords(name evidence.Name, s *proof.SignedState) string {
 	message := fmt.Sprintf("first contact: trust begins at transaction %d", s.TxID)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, other := range e.others {
-		sameHistory := s.TxID > 0 && other.Proven.Alh == s.Alh
-		sameServer := other.UUID != "" && other.UUID == e.o.Server.UUID() && other.Name.Database == name.Database
-		if other.Name != name && (sameHistory || sameServer) {
-			message += fmt.Sprintf("; this state directory already knows this ledger as %s (proven up to transaction %d). If it is the same, stop the auditor and type: immuclient trust rename %s %s", other.Name, other.Proven.TxID, other.Name, name)
-			e.log.Warn("first contact with a ledger that is known under another name", "database", name.Database, "known_as", other.Name.String())
-			break
-		}
+	if other, ok := e.o.Common.relative(name, e.o.Server.UUID(), s); ok {
+		message += fmt.Sprintf("; this state directory already knows this ledger as %s (proven up to transaction %d). If it is the same, stop the auditor and type: immuclient trust rename %s %s", other.name, other.proven.TxID, other.name, name)
+		e.log.Warn("first contact with a ledger that is known under another name", "database", name.Database, "known_as", other.name.String())
 	}
 	return message
 }

@@ -58,6 +58,18 @@ const (
 	// saveEvery is how often what is only informative (last seen, last
 	// agreed) is written.
 	saveEvery = time.Minute
+	// gatherNews is how long news about several ledgers waits to be told
+	// together, bundleFrom how many of one kind are told as one; that a whole
+	// server cannot be audited is told again after wholeAgain if it got worse, and
+	// counts as over, but for the last ones, when nothing changed for lastOnes.
+	gatherNews = 5 * time.Second
+	bundleFrom = 3
+	wholeAgain = time.Hour
+	lastOnes   = 10 * time.Minute
+	// remindEvery is how often an open incident is told of that nobody
+	// acknowledged; growthEvery how often, at most, that damage has grown.
+	remindEvery = 24 * time.Hour
+	growthEvery = time.Hour
 	// alarmWithin is how long storing an incident may take before the alarm
 	// leaves without it.
 	alarmWithin = 10 * time.Second

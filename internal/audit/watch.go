@@ -35,6 +35,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.catchUp(ctx)
 			e.keepMirrors(ctx)
 			e.keepVerifying(ctx)
+			e.keepTelling(ctx)
 		case <-summary.C:
 			e.summarise()
 		}
@@ -58,8 +59,8 @@ func (e *Engine) turn(ctx context.Context) {
 	if !e.firstPass {
 		e.firstPass = e.passed()
 	}
-	// A server that was never reached has no ledger that could grow stale.
-	mute := e.o.List && e.listed.IsZero() && e.o.StaleAfter > 0 && now.Sub(e.started) >= e.o.StaleAfter
+	// A server that was never reached, now or earlier, has no ledger that could grow stale.
+	mute := len(e.ledgers) == 0 && e.o.List && e.listed.IsZero() && e.o.StaleAfter > 0 && now.Sub(e.started) >= e.o.StaleAfter
 	stale, recovered := mute && !e.mute, !mute && e.mute
 	e.mute = mute
 	detail := e.serverErr
@@ -318,6 +319,7 @@ func (e *Engine) farewell(ctx context.Context) {
 	e.work.Wait()
 	ctx, cancel := context.WithTimeout(ctx, alarmWithin)
 	defer cancel()
+	e.tellGathered(ctx, time.Now(), true)
 	mirroring, enough := context.WithTimeout(ctx, lastMirrors)
 	defer enough()
 	var wait sync.WaitGroup

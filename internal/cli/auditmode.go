@@ -2,13 +2,12 @@ package cli
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,10 +19,11 @@ import (
 	"immuaudit/internal/alert"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
+	"immuaudit/internal/history"
+	"immuaudit/internal/page"
 	"immuaudit/internal/service"
 	"immuaudit/internal/store"
 	"immuaudit/internal/web"
-	"immuaudit/internal/wire"
 )
 
 const (
@@ -52,7 +52,8 @@ state directory; metrics and health are on the monitoring port.`,
 			if c.Audit.CheckConfig {
 				return checkConfig(env, c, warnings)
 			}
-			return service.Supervised(cmd.Context(), func(ctx context.Context) error { return runAudit(ctx, env, c, warnings) })
+			again := func() (*config.Config, []config.Warning, error) { return load(cmd, env, false) }
+			return service.Supervised(cmd.Context(), func(ctx context.Context) error { return runAudit(ctx, env, c, warnings, again) })
 		},
 	}
 	config.Register(cmd.Flags(), config.Audit, config.Output, config.Rounds)
@@ -62,25 +63,32 @@ state directory; metrics and health are on the monitoring port.`,
 
 // auditor is everything that one audit-mode process holds.
 type auditor struct {
-	env    *Env
-	c      *config.Config
-	log    *slog.Logger
-	server *wire.Client
-	key    *ecdsa.PublicKey // configured, nil if none
-	point  []byte           // key as an uncompressed point
-	store  *store.Store
-	mirror func(evidence.Name, bool) (audit.Mirror, error) // nil where none is kept
-	engine *audit.Engine
-	site   *web.Server
-	sinks  []alert.Sink
-	alarms sync.WaitGroup // under way, past the outbox
+	env     *Env
+	c       *config.Config
+	log     *slog.Logger
+	fleet   fleet
+	store   *store.Store
+	mirror  func(evidence.Name, bool) (audit.Mirror, error) // nil where none is kept
+	history *history.History                                // nil where none is kept
+	common  *audit.Common
+	record  func(evidence.Material) (string, error)
+	site    *web.Server
+	pages   *page.Site
+	sinks   []sinkEntry
+	hearts  []*alert.Heartbeat
+	engines sync.WaitGroup // that run
+	alarms  sync.WaitGroup // under way, past the outbox
+	// again reads the configuration anew; nil where it is read once.
+	again    func() (*config.Config, []config.Warning, error)
+	reloaded reloads
 	// attended: somebody waits for it, so that it need not be gentle.
 	attended bool
 	out      *printer
 }
 
-func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning) error {
+func runAudit(ctx context.Context, env *Env, c *config.Config, warnings []config.Warning, again func() (*config.Config, []config.Warning, error)) error {
 	return withAuditor(ctx, env, c, warnings, func(ctx context.Context, a *auditor) error {
+		a.again = again
 		if c.Audit.Once {
 			if err := a.begin(ctx); err != nil {
 				return err
@@ -116,14 +124,13 @@ func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []con
 	a := &auditor{env: env, c: c, log: log, out: newPrinter(env, c.Audit.JSON)}
 	// What can be wrong with the configuration is found before anything is
 	// made or remembered.
-	if a.server, err = connect(c, log); err != nil {
+	servers, err := a.prepare(c.Servers())
+	if err != nil {
 		return err
 	}
-	defer closing(&err, a.server.Close)
-	if a.key, a.point, err = signingKey(c); err != nil {
-		return err
-	}
-	if err := a.addSinks(); err != nil {
+	a.fleet.set(servers)
+	defer closing(&err, a.fleet.close)
+	if a.sinks, a.hearts, err = sinksOf(c); err != nil {
 		return err
 	}
 	if a.store, err = openState(ctx, c, log, making); err != nil {
@@ -146,63 +153,29 @@ func withAuditor(ctx context.Context, env *Env, c *config.Config, warnings []con
 		return err
 	}
 	defer closing(&err, closeMirror)
+	closeHistory, err := a.openHistory(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, closeHistory)
 	defer a.alarms.Wait()
 	return work(ctx, a)
 }
 
-func (a *auditor) addSinks() error {
-	c := &a.c.Audit
-	if c.NotificationURL == "" {
-		return nil
-	}
-	hook, err := alert.NewWebhook(alert.WebhookOptions{
-		Name: webhookSink, URL: c.NotificationURL, Username: c.NotificationUsername, Password: c.NotificationPassword,
-		Version: version().Version,
-	})
-	if err != nil {
-		return usage(err)
-	}
-	a.sinks = append(a.sinks, hook)
-	return nil
-}
-
-// begin makes the engine.
-func (a *auditor) begin(ctx context.Context) error {
-	c := a.c
-	filter := c.LedgerFilter()
-	record, err := recorder(a.store.Dir())
-	if err != nil {
+// begin makes the engines.
+func (a *auditor) begin(ctx context.Context) (err error) {
+	if a.record, err = recorder(a.store.Dir()); err != nil {
 		return err
 	}
-	o := audit.Options{
-		Server: a.server, Memory: a.store, Name: c.Audit.Server, Address: c.Target(), Logger: a.log,
-		Key: a.key, KeyPoint: a.point,
-		List: filter.All() || len(filter.Named()) < len(filter.Exact()), Matches: filter.Match,
-		Exact: filter.Named(), Fallback: filter.Exact(),
-		Interval: c.Audit.Interval, WalkLimit: c.Audit.WalkLimit, WalkRate: c.Audit.WalkRate, StaleAfter: c.Audit.StaleAfter,
-		Comparisons: c.Audit.NotificationOn == "always" && len(a.sinks) > 0,
-		Alarm:       a.alarm,
-		Mirror:      a.mirror,
-		Record:      record, Version: version().Version, Channel: func() evidence.Channel { return a.channel() },
-		ExpectGrowth: c.Audit.ExpectGrowth, ClockSkew: c.Audit.ClockSkew,
-		Deep: audit.Deep{
-			Source: a.server, NewValues: c.Audit.VerifyValues, Export: c.Audit.VerifyExport,
-			BytesPerSecond: c.VerifyBytesPerSecond(!a.attended),
-			MemoryBytes:    int64(c.Audit.VerifyMemory) << 20, MessageBytes: int64(c.MaxRecvMsgSize),
-		},
-	}
-	o.Deep.Every, o.Deep.ScrubBytes = c.Scrub()
-	if a.attended && o.WalkRate > 0 {
-		o.WalkRate = math.MaxInt32
-	}
-	for _, s := range a.sinks {
-		o.Sinks = append(o.Sinks, audit.SinkRule{Name: s.Name(), Wants: alert.Rules(c.Audit.NotificationOn, s.Name())})
-	}
-	if err := tellCreated(ctx, a.store, c, a.log); err != nil {
+	deep := deepOf(a.c, !a.attended)
+	a.common = audit.NewCommon(&deep)
+	if err := tellCreated(ctx, &audit.Decider{Memory: a.store, Sinks: a.rules}, a.store, a.c, a.log); err != nil {
 		return err
 	}
-	if a.engine, err = audit.New(ctx, o); err != nil {
-		return unknown(err)
+	for _, s := range a.fleet.all() {
+		if err := a.arm(ctx, s); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -219,17 +192,12 @@ func recorder(dir string) (func(evidence.Material) (string, error), error) {
 	}, nil
 }
 
-// channel says how the server is reached, for the evidence.
-func (a *auditor) channel() evidence.Channel {
-	if a.c.TLS || a.c.MTLS {
-		return evidence.Channel{Transport: "tls", Certificate: a.server.CertificateSHA256()}
-	}
-	return evidence.Channel{Transport: "plaintext"}
-}
-
 // alarm is the last way out for an alert whose incident could not be stored.
 func (a *auditor) alarm(ev evidence.Event, cause error) {
 	for _, sink := range a.sinks {
+		if want, _ := sink.Rule(ev.Tags)(ev); !want {
+			continue
+		}
 		a.alarms.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), lastDeliveries)
 			defer cancel()
@@ -240,9 +208,24 @@ func (a *auditor) alarm(ev evidence.Event, cause error) {
 	}
 }
 
-// once makes one round and tells its outcome.
+// serversAtOnce are audited at a time with --once; each has its own bound for
+// its ledgers.
+const serversAtOnce = 16
+
+// once makes one round over every server and tells its outcome.
 func (a *auditor) once(ctx context.Context) error {
-	reports := a.engine.Once(ctx)
+	servers := a.fleet.all()
+	rounds := make([][]evidence.Report, len(servers))
+	var group errgroup.Group
+	group.SetLimit(serversAtOnce)
+	for i, s := range servers {
+		group.Go(func() error {
+			rounds[i] = s.engine.Once(ctx)
+			return nil
+		})
+	}
+	_ = group.Wait() // none gives an error
+	reports := slices.Concat(rounds...)
 	for _, r := range reports {
 		a.out.print(r)
 	}
@@ -279,7 +262,9 @@ func (a *auditor) deliverNow(ctx context.Context) {
 		waiting := 0
 		queues, err := a.store.Queues(ctx)
 		for _, q := range queues {
-			waiting += q.Waiting
+			if slices.ContainsFunc(a.sinks, func(s sinkEntry) bool { return s.Name() == q.Sink }) {
+				waiting += q.Waiting
+			}
 		}
 		if err == nil && waiting == 0 || ctx.Err() != nil {
 			cancel()
@@ -297,21 +282,34 @@ func (a *auditor) deliverNow(ctx context.Context) {
 }
 
 func (a *auditor) dispatcher() (*alert.Dispatcher, error) {
-	return alert.NewDispatcher(alert.DispatcherOptions{Outbox: a.store, Sinks: a.sinks, Wake: a.store.Wake(), Logger: a.log})
+	return alert.NewDispatcher(alert.DispatcherOptions{Outbox: a.store, Sinks: plainSinks(a.sinks), Wake: a.store.Wake(), Logger: a.log})
+}
+
+func plainSinks(entries []sinkEntry) []alert.Sink {
+	sinks := make([]alert.Sink, len(entries))
+	for i, s := range entries {
+		sinks[i] = s.Sink
+	}
+	return sinks
 }
 
 // openSite listens for monitoring, so that a port that is taken or a web
 // configuration that is wrong is found before anything is remembered.
 func (a *auditor) openSite() (err error) {
 	c := a.c
+	if err := a.openPages(); err != nil {
+		return err
+	}
 	a.site, err = web.New(web.Options{
 		Addr:       net.JoinHostPort(c.Audit.MonitoringHost, strconv.Itoa(c.Audit.MonitoringPort)),
 		ConfigFile: c.Audit.WebConfigFile, ProbeAddress: c.Audit.ProbeAddress,
 		ProbeSocket: filepath.Join(a.store.Dir(), probeSocket),
-		Status:      func() audit.Status { return a.engine.Status() },
-		Traffic:     func() web.Traffic { return traffic(a.server) },
+		Statuses:    a.fleet.statuses,
+		Traffic:     a.fleet.traffic,
 		Queues:      a.queues,
-		Immudb:      func(ctx context.Context) error { _, err := a.server.ServerVersion(ctx); return err },
+		Immudb:      a.fleet.immudb,
+		Reloads:     a.reloaded.last,
+		Pages:       a.pages,
 		Version:     version(), Logger: a.log,
 	})
 	if err != nil {
@@ -322,29 +320,35 @@ func (a *auditor) openSite() (err error) {
 
 // run audits until ctx ends.
 func (a *auditor) run(ctx context.Context) error {
-	c, site := a.c, a.site
-	dispatcher, err := a.dispatcher()
-	if err != nil {
-		return unknown(err)
-	}
 	notifier, err := service.NewNotifier()
 	if err != nil {
 		return usage(err)
 	}
-	a.engine.OnReport(func(r evidence.Report) {
-		site.ObserveRound(r)
-		if c.Audit.JSON {
-			a.out.print(r)
-		}
-	})
-	a.log.Info("auditing", "server", c.Audit.Server, "address", c.Target(), "interval", c.Audit.Interval.String(),
-		"state", a.store.Dir(), "monitoring", site.Addr().String(), "configuration", c.ConfigFile)
+	servers := a.fleet.all()
+	attrs := []any{"state", a.store.Dir(), "monitoring", a.site.Addr().String(), "configuration", a.c.ConfigFile}
+	if first := servers[0].c; len(servers) == 1 {
+		attrs = append([]any{"server", first.Audit.Server, "address", first.Target(), "interval", first.Audit.Interval.String()}, attrs...)
+	} else {
+		attrs = append([]any{"servers", len(servers)}, attrs...)
+	}
+	a.log.Info("auditing", attrs...)
 	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range servers {
+		a.start(ctx, s)
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		a.engines.Wait()
+		return nil
+	})
 	group.Go(func() error { frugal(ctx, a.env); return nil })
-	group.Go(func() error { return a.engine.Run(ctx) })
-	group.Go(func() error { return site.Run(ctx) })
-	group.Go(func() error { return dispatcher.Run(ctx) })
-	group.Go(func() error { return notifier.Run(ctx, liveliness(a.engine.Status, time.Now)) })
+	group.Go(func() error { return a.site.Run(ctx) })
+	group.Go(func() error { return a.pages.Run(ctx) })
+	if a.history != nil {
+		group.Go(func() error { return a.history.Run(ctx) })
+	}
+	group.Go(func() error { return notifier.Run(ctx, liveliness(a.fleet.statuses, time.Now)) })
+	group.Go(func() error { return a.follow(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return unknown(fmt.Errorf("auditing stopped: %w", err))
 	}

@@ -20,6 +20,7 @@ import (
 	"immuaudit/internal/audit"
 	"immuaudit/internal/ledger"
 	"immuaudit/internal/mirror"
+	"immuaudit/internal/page"
 	"immuaudit/internal/store"
 	"immuaudit/internal/web"
 	"immuaudit/internal/wire"
@@ -118,6 +119,7 @@ func runDemo(ctx context.Context, env *Env, keep bool) (err error) {
 	group, groupCtx := errgroup.WithContext(running)
 	group.Go(func() error { return a.engine.Run(groupCtx) })
 	group.Go(func() error { return a.site.Run(groupCtx) })
+	group.Go(func() error { return a.pages.Run(groupCtx) })
 	defer func() {
 		stop()
 		if werr := group.Wait(); werr != nil && !errors.Is(werr, context.Canceled) && err == nil {
@@ -275,6 +277,7 @@ func await(ctx context.Context, reports <-chan evidence.Report, expected func(ev
 type demoAuditor struct {
 	engine *audit.Engine
 	site   *web.Server
+	pages  *page.Site
 	store  *store.Store
 	mirror *mirror.Mirror
 	client *wire.Client
@@ -310,8 +313,14 @@ func openDemoAuditor(ctx context.Context, dir, address string, reports chan<- ev
 	if err != nil {
 		return a, err
 	}
+	statuses := func() []audit.Status { return []audit.Status{a.engine.Status()} }
+	if a.pages, err = page.New(page.Options{
+		Statuses: statuses, Book: a.store, EvidenceDir: filepath.Join(dir, "evidence"), Private: onLoopback, Version: version().Version, Logger: quiet,
+	}); err != nil {
+		return a, err
+	}
 	a.site, err = web.New(web.Options{
-		Addr: "127.0.0.1:0", Status: a.engine.Status, Version: version(), Logger: quiet,
+		Addr: "127.0.0.1:0", Statuses: statuses, Pages: a.pages, Version: version(), Logger: quiet,
 		Immudb: func(ctx context.Context) error { _, err := a.client.ServerVersion(ctx); return err },
 	})
 	if err != nil {

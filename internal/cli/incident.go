@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -30,8 +34,11 @@ func newIncident(env *Env) *cobra.Command {
 // withIncident runs a decision on one incident; a conflict with a running
 // auditor is tried again a few times.
 func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Context, audit.Decider, *evidence.Incident, *evidence.Trust) error) error {
-	return withStore(cmd, env, existing, func(ctx context.Context, _ *config.Config, s *store.Store) error {
-		var err error
+	return withStore(cmd, env, existing, func(ctx context.Context, c *config.Config, s *store.Store) error {
+		d, err := decider(c, s)
+		if err != nil {
+			return err
+		}
 		for range 5 {
 			var inc evidence.Incident
 			if inc, err = s.Incident(ctx, id); err != nil {
@@ -43,7 +50,7 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 			} else if !errors.Is(terr, store.ErrNotFound) {
 				return unknown(terr)
 			}
-			err = f(ctx, audit.Decider{Memory: s}, &inc, trust)
+			err = f(ctx, d, &inc, trust)
 			if err == nil {
 				return tellOthers(ctx, env, s, &inc)
 			}
@@ -53,6 +60,33 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 		}
 		return err
 	})
+}
+
+// decider makes decisions of whoever sits here, and has them told.
+func decider(c *config.Config, s *store.Store) (audit.Decider, error) {
+	sinks, _, err := sinksOf(c)
+	if err != nil {
+		return audit.Decider{}, err
+	}
+	d := audit.Decider{Memory: s, By: whoami()}
+	d.Sinks = func(server string) []audit.SinkRule { return rulesFor(c, sinks, server) }
+	return d, nil
+}
+
+// whoami is the user that the machine knows, and the machine.
+func whoami() string {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	if sudo := os.Getenv("SUDO_USER"); sudo != "" && name == "root" {
+		name = sudo + " as root"
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return strings.ToValidUTF8(name+"@"+host, "?")
 }
 
 // tellOthers names the other open incidents of the ledger: one attack can open
@@ -106,8 +140,10 @@ type incidentJSON struct {
 	Observed   *evidence.Mark       `json:"observed,omitempty"`
 	Divergence *evidence.Divergence `json:"divergence,omitempty"`
 	AckedAt    *time.Time           `json:"acked_at,omitempty"`
+	AckedBy    string               `json:"acked_by,omitempty"`
 	AckNote    string               `json:"ack_note,omitempty"`
 	ClosedAt   *time.Time           `json:"closed_at,omitempty"`
+	ClosedBy   string               `json:"closed_by,omitempty"`
 	CloseNote  string               `json:"close_note,omitempty"`
 	Evidence   string               `json:"evidence,omitempty"`
 	Error      string               `json:"evidence_error,omitempty"`
@@ -119,7 +155,7 @@ func incidentView(inc *evidence.Incident) incidentJSON {
 		OpenedAt: inc.OpenedAt, LastSeen: inc.LastSeen, Seen: inc.Seen, Findings: inc.Findings,
 		Trusted: evidence.MarkOf(inc.Trusted.State), Observed: evidence.MarkOf(inc.Observed.State),
 		Divergence: inc.Divergence,
-		AckedAt:    timeOrNil(inc.AckedAt), AckNote: inc.AckedNote, ClosedAt: timeOrNil(inc.ClosedAt), CloseNote: inc.CloseNote,
+		AckedAt:    timeOrNil(inc.AckedAt), AckedBy: inc.AckedBy, AckNote: inc.AckedNote, ClosedBy: inc.ClosedBy, ClosedAt: timeOrNil(inc.ClosedAt), CloseNote: inc.CloseNote,
 		Evidence: inc.Evidence, Error: inc.EvidenceError,
 	}
 }
@@ -246,13 +282,13 @@ func showIncident(out io.Writer, inc *evidence.Incident) {
 		row("evidence", "none: %s", shown(inc.EvidenceError))
 	}
 	if !inc.AckedAt.IsZero() {
-		row("acknowledged", "%s %s", when(inc.AckedAt), shown(inc.AckedNote))
+		row("acknowledged", "%s by %s: %s", when(inc.AckedAt), shown(inc.AckedBy), shown(inc.AckedNote))
 	}
 	if inc.Status == evidence.Open {
 		row("decide", "immuclient trust accept %s --reason \"…\"   the recorded observed state is right", inc.ID)
 		row("", "immuclient trust keep %s --reason \"…\"     the trusted state is right, and the server agrees again", inc.ID)
 	} else {
-		row(string(inc.Status), "%s %s", when(inc.ClosedAt), shown(inc.CloseNote))
+		row(string(inc.Status), "%s by %s: %s", when(inc.ClosedAt), shown(inc.ClosedBy), shown(inc.CloseNote))
 	}
 	w.Flush()
 }

@@ -42,7 +42,7 @@ func (a *auditor) openMirror(ctx context.Context) (done func() error, err error)
 	m, err := mirror.Open(dir, a.log)
 	if err != nil {
 		a.log.Error("the mirror cannot be used; rounds go on without it, and where a ledger was changed may not be said exactly", "error", err)
-		if err := audit.StateProblem(ctx, a.store, a.c.Audit.Server, fmt.Sprintf("the mirror cannot be used: %v", err)); err != nil {
+		if err := (&audit.Decider{Memory: a.store, Sinks: a.rules}).StateProblem(ctx, a.c.Audit.Server, fmt.Sprintf("the mirror cannot be used: %v", err)); err != nil {
 			return done, unknown(err)
 		}
 		return done, nil

@@ -248,13 +248,15 @@ const (
 // turns, and no round is far past its deadline. How long the interval is does
 // not matter, nor whether the server answers: a round that waits for it ends at
 // its deadline.
-func liveliness(status func() audit.Status, now func() time.Time) func() bool {
+func liveliness(statuses func() []audit.Status, now func() time.Time) func() bool {
 	return func() bool {
-		s, at := status(), now()
-		turned := s.LoopAt
-		if turned.IsZero() {
-			turned = s.Started
-		}
-		return at.Sub(turned) < hungLoop && (s.OldestRound.IsZero() || at.Sub(s.OldestRound) < hungRound)
+		at := now()
+		return !slices.ContainsFunc(statuses(), func(s audit.Status) bool {
+			turned := s.LoopAt
+			if turned.IsZero() {
+				turned = s.Started
+			}
+			return at.Sub(turned) >= hungLoop || !s.OldestRound.IsZero() && at.Sub(s.OldestRound) >= hungRound
+		})
 	}
 }

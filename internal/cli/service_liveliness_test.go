@@ -32,7 +32,7 @@ func TestLiveliness(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var now moment
-			healthy := liveliness(func() audit.Status {
+			healthy := liveliness(func() []audit.Status {
 				s := audit.Status{Started: start}
 				if now.loop != none {
 					s.LoopAt = start.Add(now.loop)
@@ -40,7 +40,7 @@ func TestLiveliness(t *testing.T) {
 				if now.oldest != none {
 					s.OldestRound = start.Add(now.oldest)
 				}
-				return s
+				return []audit.Status{s}
 			}, func() time.Time { return start.Add(now.after) })
 			for _, now = range moments {
 				if got := healthy(); got != now.want {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
 	"immuaudit/internal/service"
 	"immuaudit/internal/store"
@@ -328,14 +329,14 @@ func (i *installation) takeStates(ctx context.Context, from service.OldStates) (
 		return nil, false, fmt.Errorf("opening the state: %w", err)
 	}
 	defer closing(&err, s.Close)
-	if err := tellCreated(ctx, s, i.config, log); err != nil {
+	if err := tellCreated(ctx, &audit.Decider{Memory: s}, s, i.config, log); err != nil {
 		return nil, false, err
 	}
 	var out bytes.Buffer
 	env := *i.env
 	env.Stdout = &out
 	note := "found in " + from.Dir + " by install"
-	failed := importOriginal(ctx, &env, s, i.config.Audit.Server, filepath.Join(i.t.root, from.Dir), from.UUIDs[0], note)
+	failed := importOriginal(ctx, &env, audit.Decider{Memory: s, By: whoami()}, i.config.Audit.Server, filepath.Join(i.t.root, from.Dir), from.UUIDs[0], note)
 	if text := strings.TrimSpace(out.String()); text != "" {
 		said, changed = strings.Split(text, "\n"), true
 	}

@@ -56,10 +56,10 @@ func addStateGuard(cmd *cobra.Command) {
 
 // tellCreated records, once, that a memory begins anew, or has lost its guard:
 // an auditor that lost its state must not look like one that never had any.
-func tellCreated(ctx context.Context, s *store.Store, c *config.Config, log *slog.Logger) error {
+func tellCreated(ctx context.Context, d *audit.Decider, s *store.Store, c *config.Config, log *slog.Logger) error {
 	if problem := s.GuardProblem(); problem != "" {
 		log.Warn(problem)
-		if err := audit.StateProblem(ctx, s, c.Audit.Server, problem); err != nil {
+		if err := d.StateProblem(ctx, c.Audit.Server, problem); err != nil {
 			return unknown(err)
 		}
 	}
@@ -67,7 +67,7 @@ func tellCreated(ctx context.Context, s *store.Store, c *config.Config, log *slo
 		return nil
 	}
 	log.Warn("a new state directory was made: nothing is remembered, trust begins with what the server shows now", "dir", s.Dir())
-	if err := audit.StateCreated(ctx, s, c.Audit.Server, s.Dir()); err != nil {
+	if err := d.StateCreated(ctx, c.Audit.Server, s.Dir()); err != nil {
 		return unknown(err)
 	}
 	return nil

@@ -58,7 +58,7 @@ func withStore(cmd *cobra.Command, env *Env, how access, f func(ctx context.Cont
 	}
 	defer closing(&err, s.Close)
 	if how == making {
-		if err := tellCreated(cmd.Context(), s, c, log); err != nil {
+		if err := tellCreated(cmd.Context(), &audit.Decider{Memory: s}, s, c, log); err != nil {
 			return err
 		}
 	}
@@ -282,8 +282,11 @@ what --audit-server says.`,
 					return usage(err)
 				}
 			}
-			return withStore(cmd, env, making, func(ctx context.Context, _ *config.Config, s *store.Store) error {
-				d := audit.Decider{Memory: s}
+			return withStore(cmd, env, making, func(ctx context.Context, c *config.Config, s *store.Store) error {
+				d, err := decider(c, s)
+				if err != nil {
+					return err
+				}
 				if err := d.Pin(ctx, name, proof.State{TxID: tx, Alh: proof.Hash(hash)}, point, reason); err != nil {
 					return decided(err)
 				}

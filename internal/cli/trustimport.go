@@ -43,8 +43,15 @@ The imported states go to the server that is configured (--audit-server, or
 				return usagef("--uuid goes with --from-immuclient")
 			}
 			return withStore(cmd, env, making, func(ctx context.Context, c *config.Config, s *store.Store) error {
+				d, err := decider(c, s)
+				if err != nil {
+					return err
+				}
 				if from != "" {
-					return importOriginal(ctx, env, s, c.Audit.Server, from, uuid, note)
+					if c.Audit.Server == "" {
+						return usagef("the configuration names several servers: say with --audit-server whose states these are")
+					}
+					return importOriginal(ctx, env, d, c.Audit.Server, from, uuid, note)
 				}
 				f, err := os.Open(args[0])
 				if err != nil {
@@ -73,7 +80,7 @@ The imported states go to the server that is configured (--audit-server, or
 
 // importOriginal takes over every readable state; what exists already is left
 // alone and said.
-func importOriginal(ctx context.Context, env *Env, s *store.Store, server, dir, uuid, note string) error {
+func importOriginal(ctx context.Context, env *Env, d audit.Decider, server, dir, uuid, note string) error {
 	states, err := store.ReadOriginal(dir, uuid)
 	if err != nil {
 		return usage(err)
@@ -84,7 +91,6 @@ func importOriginal(ctx context.Context, env *Env, s *store.Store, server, dir, 
 	if note == "" {
 		note = "from the original immuclient's state in " + dir
 	}
-	d := audit.Decider{Memory: s}
 	var failed []error
 	for _, original := range states {
 		name := evidence.Name{Server: server, Database: original.Database}

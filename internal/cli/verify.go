@@ -125,20 +125,11 @@ func verifyAll(ctx context.Context, a *auditor, run audit.Verification) error {
 		return err
 	}
 	var reports []evidence.Report
-	for _, r := range a.engine.Once(ctx) {
-		chain := r.Verdict == evidence.Tampered && !r.Kind.AboutData()
-		if chain || r.Verdict == evidence.Undetermined && r.Reason != evidence.FirstContact || r.Database == "" {
-			reports = append(reports, r) // nothing to verify against, or not the time to
-			a.out.print(r)
-			continue
-		}
-		r, err := verifyOne(ctx, a, r.Database, run)
+	for _, s := range a.fleet.all() {
+		more, err := verifyServer(ctx, a, s, run)
+		reports = append(reports, more...)
 		if err != nil {
 			return err
-		}
-		reports = append(reports, r)
-		if ctx.Err() != nil {
-			break
 		}
 	}
 	if len(a.sinks) > 0 {
@@ -157,17 +148,38 @@ func verifyAll(ctx context.Context, a *auditor, run audit.Verification) error {
 	return nil
 }
 
-func verifyOne(ctx context.Context, a *auditor, database string, run audit.Verification) (evidence.Report, error) {
-	bar := newProgress(a.env.Stderr, a.c.Audit.Server+"/"+database+": walking")
-	r := a.engine.Walk(ctx, database, bar.walked)
+// verifyServer verifies the ledgers of one server.
+func verifyServer(ctx context.Context, a *auditor, s *audited, run audit.Verification) (reports []evidence.Report, err error) {
+	for _, r := range s.engine.Once(ctx) {
+		chain := r.Verdict == evidence.Tampered && !r.Kind.AboutData()
+		if chain || r.Verdict == evidence.Undetermined && r.Reason != evidence.FirstContact || r.Database == "" {
+			reports = append(reports, r) // nothing to verify against, or not the time to
+			a.out.print(r)
+			continue
+		}
+		r, err := verifyOne(ctx, a, s, r.Database, run)
+		if err != nil {
+			return reports, err
+		}
+		reports = append(reports, r)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return reports, nil
+}
+
+func verifyOne(ctx context.Context, a *auditor, s *audited, database string, run audit.Verification) (evidence.Report, error) {
+	bar := newProgress(a.env.Stderr, s.c.Audit.Server+"/"+database+": walking")
+	r := s.engine.Walk(ctx, database, bar.walked)
 	bar.end()
 	if r.Verdict == evidence.Tampered && !r.Kind.AboutData() {
 		a.out.print(r)
 		return r, nil
 	}
-	bar = newProgress(a.env.Stderr, a.c.Audit.Server+"/"+database)
+	bar = newProgress(a.env.Stderr, s.c.Audit.Server+"/"+database)
 	run.Progress = bar.show
-	sum, report, err := a.engine.Verify(ctx, database, run)
+	sum, report, err := s.engine.Verify(ctx, database, run)
 	bar.end()
 	var stopped *verify.Stopped
 	switch {

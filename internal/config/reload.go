@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -113,6 +114,11 @@ func (l *loader) remember() {
 		}
 		s.contents = contents
 	}
+	for i := range l.config.Sinks {
+		if name := l.host.absolute(l.config.Sinks[i].CAFile); name != "" {
+			contents[name] = hashOf(name)
+		}
+	}
 	l.config.contents = contents
 }
 
@@ -130,4 +136,24 @@ func hashOf(name string) string {
 		return ""
 	}
 	return string(h.Sum(nil))
+}
+
+// SameSinks reports whether notifications go to the same places, with the same
+// secrets, about the same things.
+func (c *Config) SameSinks(o *Config) bool {
+	same := func(a, b Sink) bool { return reflect.DeepEqual(a, b) }
+	if !slices.EqualFunc(c.Sinks, o.Sinks, same) {
+		return false
+	}
+	for i := range c.Sinks {
+		if file := c.host.absolute(c.Sinks[i].CAFile); c.contents[file] != o.contents[file] {
+			return false
+		}
+	}
+	for _, s := range table() {
+		if (isOfSinks(s.name) || s.name == "audit-notification-on") && s.current(c) != s.current(o) {
+			return false
+		}
+	}
+	return true
 }

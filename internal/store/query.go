@@ -296,7 +296,7 @@ func (s *Store) Events(ctx context.Context, since time.Time, limit int) ([]evide
 }
 
 func (s *Store) events(ctx context.Context, q querier, since int64, limit int) ([]evidence.Event, error) {
-	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, type, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
+	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, type, lasting, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -304,14 +304,15 @@ func (s *Store) events(ctx context.Context, q querier, since int64, limit int) (
 	err = each(rows, func(rows *sql.Rows) error {
 		var seq, sequence uint64
 		var at int64
+		var kept bool
 		var name evidence.Name
 		var typ evidence.EventType
 		var body, rowSum []byte
-		if err := rows.Scan(&seq, &sequence, &name.Server, &name.Database, &typ, &at, &body, &rowSum); err != nil {
+		if err := rows.Scan(&seq, &sequence, &name.Server, &name.Database, &typ, &kept, &at, &body, &rowSum); err != nil {
 			return misshapen(s.path, "event", err)
 		}
 		var r eventRecord
-		if want := eventSum(sequence, name, typ, at, body); !bytes.Equal(want[:], rowSum) || decode(body, &r) != nil {
+		if want := eventSum(sequence, name, typ, at, body); !bytes.Equal(want[:], rowSum) || kept != lasting(typ) || decode(body, &r) != nil {
 			return broken(s.path, "event", seq)
 		}
 		list = append(list, r.event(name, sequence))

@@ -131,16 +131,17 @@ func (s *Server) probe(w http.ResponseWriter, r *http.Request, auditor error) {
 // alive checks that the scheduler turned within the limit. Before its first
 // turn the time since the start counts.
 func (s *Server) alive() error {
-	status := s.opts.Status()
-	last := status.LoopAt
-	if last.Before(status.Started) {
-		last = status.Started
-	}
-	if last.Before(s.started) {
-		last = s.started
-	}
-	if still := time.Since(last); still > s.opts.LoopLimit {
-		return fmt.Errorf("the scheduler has not turned for %s; look at the log and restart the auditor", still.Round(time.Second))
+	for _, status := range s.opts.Statuses() {
+		last := status.LoopAt
+		if last.Before(status.Started) {
+			last = status.Started
+		}
+		if last.Before(s.started) {
+			last = s.started
+		}
+		if still := time.Since(last); still > s.opts.LoopLimit {
+			return fmt.Errorf("the scheduler has not turned for %s; look at the log and restart the auditor", still.Round(time.Second))
+		}
 	}
 	return nil
 }
@@ -152,8 +153,10 @@ func (s *Server) ready() error {
 	if err := s.alive(); err != nil {
 		return err
 	}
-	if status := s.opts.Status(); !status.FirstPass && status.ServerError == "" {
-		return errors.New("the first pass over the ledgers has not finished yet")
+	for _, status := range s.opts.Statuses() {
+		if !status.FirstPass && status.ServerError == "" {
+			return errors.New("the first pass over the ledgers has not finished yet")
+		}
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func TestHealthOfTheAuditor(t *testing.T) {
 			status := healthy()
 			c.change(&status)
 			for immudb, ask := range map[string]func(context.Context) error{"OK": immudbUp, "connection refused": immudbDown} {
-				s, err := New(Options{Addr: "127.0.0.1:0", Status: showing(status), Immudb: ask})
+				s, err := New(Options{Addr: "127.0.0.1:0", Statuses: showing(status), Immudb: ask})
 				if err != nil {
 					t.Fatal(err)
 				}

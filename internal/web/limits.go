@@ -30,12 +30,11 @@ const (
 	// immudb is asked for its health at most once in immudbFresh, for at most
 	// immudbTimeout. livez and readyz do not depend on the answer, so they wait
 	// only probePatience for it: Kubernetes gives a probe one second.
-	immudbFresh    = time.Second
-	immudbTimeout  = 2 * time.Second
-	probePatience  = 300 * time.Millisecond
-	maxErrorText   = 256
-	maxLabel       = 128
-	maxPageLedgers = 1000
+	immudbFresh   = time.Second
+	immudbTimeout = 2 * time.Second
+	probePatience = 300 * time.Millisecond
+	maxErrorText  = 256
+	maxLabel      = 128
 
 	// maxSeries bounds the series about ledgers. A server may name up to 20,000
 	// databases; a monitoring system would not thank us for 25 series of each.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,9 +57,10 @@ func (m *metrics) observe(r evidence.Report) {
 // what a scrape shows belongs together, and a ledger that is gone leaves no
 // series behind.
 type snapshot struct {
-	status  func() audit.Status
-	traffic func() Traffic
+	status  func() []audit.Status
+	traffic func() map[string]Traffic
 	queues  func() []evidence.Queue
+	reloads func() (time.Time, bool)
 	build   []string
 
 	// As in the original: names, helps and labels are a contract.
@@ -72,6 +74,7 @@ type snapshot struct {
 	ledgers, ledgersOmitted, unverified, serverUp, loopAt, roundsTotal    *prometheus.Desc
 	roundsInFlight, callsInFlight, logins, dropped                        *prometheus.Desc
 	queueLength, queueAge, queueSent, queueFailed, queueLastOK, buildInfo *prometheus.Desc
+	reloadOK, reloadAt                                                    *prometheus.Desc
 }
 
 // seriesPerLedger is how many series ledger() makes of one ledger.
@@ -91,7 +94,7 @@ func newSnapshot(opts Options) *snapshot {
 		return prometheus.NewDesc("immuaudit_notification_"+name, help, []string{"sink"}, nil)
 	}
 	return &snapshot{
-		status: opts.Status, traffic: opts.Traffic, queues: opts.Queues,
+		status: opts.Statuses, traffic: opts.Traffic, queues: opts.Queues, reloads: opts.Reloads,
 		build: []string{label(opts.Version.Version), runtime.Version()},
 
 		currentRoot:  original("curr_root_per_server", "Current root index used for the latest audit."),
@@ -139,7 +142,10 @@ func newSnapshot(opts Options) *snapshot {
 		queueAge:    perSink("oldest_age_seconds", "Age of the oldest notification that waits; 0 if none does."),
 		queueSent:   perSink("delivered_total", "Notifications delivered."),
 		queueFailed: perSink("failures_total", "Failed tries to deliver a notification."),
-		queueLastOK: perSink("last_success_timestamp_seconds", "When a notification was last delivered; 0 if not since the start."),
+		queueLastOK: perSink("last_success_timestamp_seconds", "When a notification was last delivered; 0 if never."),
+
+		reloadOK: prometheus.NewDesc("immuaudit_config_last_reload_successful", "1 if the configuration was taken over when it was last read, 0 if it was refused and the one before is in force.", nil, nil),
+		reloadAt: prometheus.NewDesc("immuaudit_config_last_reload_timestamp_seconds", "When the configuration was last read.", nil, nil),
 
 		buildInfo: prometheus.NewDesc("immuaudit_build_info", "What runs; always 1.", []string{"version", "goversion"}, nil),
 	}
@@ -154,7 +160,7 @@ func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 		s.notGrowing, s.clockSkew, s.passes, s.passPosition, s.passEnd, s.contents, s.contentBytes, s.damages, s.unreadable,
 		s.ledgers, s.ledgersOmitted, s.unverified, s.serverUp, s.loopAt, s.roundsTotal, s.roundsInFlight,
 		s.callsInFlight, s.logins, s.dropped,
-		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo,
+		s.queueLength, s.queueAge, s.queueSent, s.queueFailed, s.queueLastOK, s.buildInfo, s.reloadOK, s.reloadAt,
 	} {
 		out <- d
 	}
@@ -163,30 +169,59 @@ func (s *snapshot) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 	e := emitter(out)
-	status, traffic := s.status(), s.traffic()
-
-	id := []string{label(status.Address), label(status.UUID)}
-	values := originalOf(status)
-	e.gauge(s.currentRoot, values.current, id...)
-	e.gauge(s.previousRoot, values.previous, id...)
-	e.gauge(s.result, values.result, id...)
-	e.gauge(s.runAt, values.runAt, id...)
-
-	s.server(e, status, traffic)
-	s.everyLedger(e, status.Ledgers, traffic, label(status.Server))
+	all, traffic := s.status(), s.traffic()
+	s.originals(e, all)
+	names, series := map[string]bool{}, 0
+	for i := range all {
+		status := &all[i]
+		name := label(status.Server)
+		if names[name] {
+			continue // two names that look the same would break the whole scrape
+		}
+		names[name] = true
+		s.server(e, status, traffic[status.Server])
+		series = s.everyLedger(e, status.Ledgers, traffic[status.Server], name, series)
+	}
 	for _, q := range s.queues() {
 		s.queue(e, q)
 	}
+	at, ok := s.reloads()
+	e.gauge(s.reloadOK, truth(ok))
+	e.gauge(s.reloadAt, seconds(at))
 	e.gauge(s.buildInfo, 1, s.build...)
 }
 
-func (s *snapshot) server(e emitter, status audit.Status, traffic Traffic) {
+// originals emits the original's gauges. What has one address and identity is
+// one server there, under however many names it is audited.
+func (s *snapshot) originals(e emitter, all []audit.Status) {
+	type id struct{ address, uuid string }
+	together := map[id]audit.Status{}
+	var order []id
+	for _, status := range all {
+		of := id{label(status.Address), label(status.UUID)}
+		if before, ok := together[of]; ok {
+			status.Ledgers = slices.Concat(before.Ledgers, status.Ledgers)
+		} else {
+			order = append(order, of)
+		}
+		together[of] = status
+	}
+	for _, of := range order {
+		values := originalOf(together[of])
+		e.gauge(s.currentRoot, values.current, of.address, of.uuid)
+		e.gauge(s.previousRoot, values.previous, of.address, of.uuid)
+		e.gauge(s.result, values.result, of.address, of.uuid)
+		e.gauge(s.runAt, values.runAt, of.address, of.uuid)
+	}
+}
+
+func (s *snapshot) server(e emitter, status *audit.Status, traffic Traffic) {
 	server := label(status.Server)
 	for verdict, n := range countVerdicts(status.Ledgers) {
 		e.gauge(s.ledgers, float64(n), server, verdict)
 	}
 	e.gauge(s.unverified, float64(unverified(status.Ledgers)), server)
-	e.gauge(s.serverUp, truth(answers(&status)), server)
+	e.gauge(s.serverUp, truth(answers(status)), server)
 	e.gauge(s.loopAt, seconds(status.LoopAt), server)
 	e.counter(s.roundsTotal, status.Rounds, server)
 	e.gauge(s.roundsInFlight, float64(status.InFlight), server)
@@ -205,23 +240,26 @@ func unverified(ledgers []audit.LedgerStatus) (n uint64) {
 	return n
 }
 
-func (s *snapshot) everyLedger(e emitter, all []audit.LedgerStatus, traffic Traffic, server string) {
+// everyLedger emits the series of the ledgers of one server, as many as there
+// is room for beside those that were emitted already, and counts all of them.
+func (s *snapshot) everyLedger(e emitter, all []audit.LedgerStatus, traffic Traffic, server string, series int) int {
 	seen := make(map[string]bool, len(all))
-	shown, omitted := 0, 0
+	omitted := 0
 	for _, l := range byUrgency(all) {
 		if l.Retired && l.OpenIncidents == 0 {
 			continue // given up on purpose: no news is expected of it ever again
 		}
 		name := label(l.Name.Database)
-		if seen[name] || (shown+1)*seriesPerLedger > maxSeries {
+		if seen[name] || series+seriesPerLedger > maxSeries {
 			omitted++
 			continue
 		}
 		seen[name] = true
-		shown++
+		series += seriesPerLedger
 		s.ledger(e, l, traffic.PerLedger[l.Name.Database], server, name)
 	}
 	e.gauge(s.ledgersOmitted, float64(omitted), server)
+	return series
 }
 
 func (s *snapshot) ledger(e emitter, l *audit.LedgerStatus, used Usage, server, name string) {

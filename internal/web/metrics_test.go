@@ -18,10 +18,13 @@ import (
 func registry(t testing.TB, o Options) *metrics {
 	t.Helper()
 	if o.Traffic == nil {
-		o.Traffic = func() Traffic { return Traffic{} }
+		o.Traffic = func() map[string]Traffic { return nil }
 	}
 	if o.Queues == nil {
 		o.Queues = func() []evidence.Queue { return nil }
+	}
+	if o.Reloads == nil {
+		o.Reloads = func() (time.Time, bool) { return time.Unix(4, 0), true }
 	}
 	m, err := newMetrics(o)
 	if err != nil {
@@ -33,7 +36,7 @@ func registry(t testing.TB, o Options) *metrics {
 // The four gauges as the original's dashboards know them.
 func TestOriginalGauges(t *testing.T) {
 	t.Parallel()
-	m := registry(t, Options{Status: showing(audit.Status{
+	m := registry(t, Options{Statuses: showing(audit.Status{
 		Address: "10.0.0.7:3322", UUID: "cd3hlfp5bm2bq8mmps0g",
 		Ledgers: []audit.LedgerStatus{ledgerAt("db", evidence.Consistent, time.Unix(1795435200, 0))},
 	})})
@@ -111,9 +114,9 @@ func TestOwnMetrics(t *testing.T) {
 	status.Ledgers[0].LaggingTrees, status.Ledgers[0].UnreadableTx = 6, 5
 	status.Ledgers[2].Stale = true
 	s := start(t, Options{
-		Status: showing(status),
-		Traffic: func() Traffic {
-			return Traffic{Logins: 5, CallsInFlight: 1, PerLedger: map[string]Usage{"good": {Calls: 7, BytesIn: 800, BytesOut: 90}}}
+		Statuses: showing(status),
+		Traffic: func() map[string]Traffic {
+			return map[string]Traffic{"prod": {Logins: 5, CallsInFlight: 1, PerLedger: map[string]Usage{"good": {Calls: 7, BytesIn: 800, BytesOut: 90}}}}
 		},
 		Queues: func() []evidence.Queue {
 			return []evidence.Queue{
@@ -204,7 +207,7 @@ func TestServerUp(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	s := start(t, Options{Status: showing(audit.Status{Server: "prod"})})
+	s := start(t, Options{Statuses: showing(audit.Status{Server: "prod"})})
 	contains(t, get(t, s, "/metrics").body, `immuaudit_server_up{server="prod"} 0`)
 }
 
@@ -214,9 +217,12 @@ func TestMetricsFollowConventions(t *testing.T) {
 	t.Parallel()
 	status := healthy()
 	o := Options{
-		Status:  showing(status),
-		Traffic: func() Traffic { return Traffic{PerLedger: map[string]Usage{"sales": {Calls: 1}}} },
-		Queues:  func() []evidence.Queue { return []evidence.Queue{{Sink: "webhook", Waiting: 1}} },
+		Reloads:  func() (time.Time, bool) { return time.Unix(4, 0), true },
+		Statuses: showing(status),
+		Traffic: func() map[string]Traffic {
+			return map[string]Traffic{"prod": {PerLedger: map[string]Usage{"sales": {Calls: 1}}}}
+		},
+		Queues: func() []evidence.Queue { return []evidence.Queue{{Sink: "webhook", Waiting: 1}} },
 	}
 	m := registry(t, o)
 	m.observe(evidence.Report{Server: "prod", DurationMS: 1})
@@ -234,7 +240,7 @@ func TestMetricsFollowConventions(t *testing.T) {
 // seriesPerLedger is what the bound on series is computed with.
 func TestSeriesPerLedger(t *testing.T) {
 	t.Parallel()
-	m := registry(t, Options{Status: showing(healthy())})
+	m := registry(t, Options{Statuses: showing(healthy())})
 	if n := ledgerSeries(t, m); n != 2*seriesPerLedger {
 		t.Errorf("%d series for two ledgers, want %d each", n, seriesPerLedger)
 	}
@@ -266,11 +272,11 @@ func TestHostileNames(t *testing.T) {
 		name := fmt.Sprintf("\"}\nimmuaudit_up 1\n\x00\xff%d%s", i/2, strings.Repeat("x", 200))
 		status.Ledgers = append(status.Ledgers, audit.LedgerStatus{Name: evidence.Name{Database: name}})
 	}
-	m := registry(t, Options{Status: showing(status)})
+	m := registry(t, Options{Statuses: showing(status)})
 	if n, want := ledgerSeries(t, m), maxSeries/seriesPerLedger*seriesPerLedger; n != want {
 		t.Errorf("%d series, want %d", n, want)
 	}
-	s := start(t, Options{Status: showing(status)})
+	s := start(t, Options{Statuses: showing(status)})
 	body := get(t, s, "/metrics").body
 	contains(t, body,
 		`immuaudit_ledger_verdict{database="zz-bad",server="prod",verdict="tampered"} 1`,
@@ -314,11 +320,35 @@ func BenchmarkScrape1000Ledgers(b *testing.B) {
 		status.Ledgers = append(status.Ledgers, ledgerAt(name, evidence.Consistent, status.LoopAt))
 		traffic.PerLedger[name] = Usage{Calls: 1, BytesIn: 2, BytesOut: 3}
 	}
-	m := registry(b, Options{Status: showing(status), Traffic: func() Traffic { return traffic }})
+	m := registry(b, Options{Statuses: showing(status), Traffic: func() map[string]Traffic { return map[string]Traffic{status.Server: traffic} }})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := m.registry.Gather(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Servers share the room for series, and what is one server to the original is
+// one there, however often it is listed.
+func TestMetricsOfManyServers(t *testing.T) {
+	t.Parallel()
+	of := func(server, address string, v evidence.Verdict) audit.Status {
+		return audit.Status{Server: server, Address: address, UUID: "u", Rounds: 3, Ledgers: []audit.LedgerStatus{{
+			Name: evidence.Name{Server: server, Database: "orders"}, Last: evidence.Report{Time: time.Unix(5, 0), Verdict: v}, ObservedTx: 7, ProvenTx: 7,
+		}}}
+	}
+	all := []audit.Status{of("a", "x:1", evidence.Consistent), of("b", "x:1", evidence.Tampered), of("c", "y:1", evidence.Consistent), of("c", "z:1", evidence.Tampered)}
+	text := get(t, start(t, Options{Statuses: func() []audit.Status { return all }}), "/metrics").body
+	for _, line := range []string{
+		`immuclient_audit_result_per_server{server_address="x:1",server_id="u"} 0`,
+		`immuclient_audit_result_per_server{server_address="y:1",server_id="u"} 1`,
+		`immuaudit_ledger_trusted_tx{database="orders",server="a"} 7`,
+		`immuaudit_ledger_verdict{database="orders",server="b",verdict="tampered"} 1`,
+		`immuaudit_ledger_verdict{database="orders",server="c",verdict="consistent"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is not in\n%s", line, text)
 		}
 	}
 }

@@ -15,12 +15,8 @@ func (s *Server) routes() http.Handler {
 	scrape := s.scrape()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case wantsPage(r) && s.opts.Pages != nil:
+		if s.opts.Pages != nil && wantsPage(r) {
 			s.opts.Pages.ServeHTTP(w, r)
-			return
-		case wantsPage(r):
-			s.page(w, r)
 			return
 		}
 		scrape.ServeHTTP(w, r)
@@ -118,16 +114,20 @@ type ownVars struct {
 }
 
 func (s *Server) vars(w http.ResponseWriter, _ *http.Request) {
-	status := s.opts.Status()
 	body := varsBody{Immuaudit: ownVars{
 		Version:       s.opts.Version.Version,
 		UptimeSeconds: time.Since(s.started).Seconds(),
 		Goroutines:    runtime.NumGoroutine(),
-		Rounds:        status.Rounds,
-		InFlight:      status.InFlight,
-		Dropped:       status.Dropped,
-		Ledgers:       countVerdicts(status.Ledgers),
+		Ledgers:       countVerdicts(nil),
 	}}
+	for _, status := range s.opts.Statuses() {
+		body.Immuaudit.Rounds += status.Rounds
+		body.Immuaudit.InFlight += status.InFlight
+		body.Immuaudit.Dropped += status.Dropped
+		for verdict, n := range countVerdicts(status.Ledgers) {
+			body.Immuaudit.Ledgers[verdict] += n
+		}
+	}
 	runtime.ReadMemStats(&body.Memstats)
 	writeJSON(w, http.StatusOK, body)
 }

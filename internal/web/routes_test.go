@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"immuaudit/evidence"
 )
 
 const chrome = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -52,7 +50,9 @@ func TestOriginalBodies(t *testing.T) {
 
 func TestRootServesMetricsToAllButBrowsers(t *testing.T) {
 	t.Parallel()
-	s := start(t, Options{})
+	s := start(t, Options{Pages: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	})})
 	for _, accept := range []string{"", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "application/json"} {
 		got := get(t, s, "/", "Accept", accept)
 		if got.code != 200 || !strings.HasPrefix(got.header.Get("Content-Type"), "text/plain; version=0.0.4") || got.header.Get("Access-Control-Allow-Origin") != "*" {
@@ -61,7 +61,7 @@ func TestRootServesMetricsToAllButBrowsers(t *testing.T) {
 		contains(t, got.body, "immuclient_audit_result_per_server")
 	}
 	page := get(t, s, "/", "Accept", chrome)
-	if page.code != 200 || page.header.Get("Content-Type") != "text/html; charset=utf-8" || page.header.Get("Access-Control-Allow-Origin") != "" || page.header.Get("Vary") != "Accept" {
+	if page.code != 200 || page.header.Get("Content-Type") != "text/html; charset=utf-8" || page.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("browser: %d %v", page.code, page.header)
 	}
 	if metrics := get(t, s, "/metrics", "Accept", chrome); !strings.HasPrefix(metrics.header.Get("Content-Type"), "text/plain") {
@@ -82,72 +82,6 @@ func TestPagesAreMounted(t *testing.T) {
 		if got := get(t, s, path); !strings.HasPrefix(got.header.Get("Content-Type"), "text/plain; version=0.0.4") {
 			t.Errorf("%s without a browser: %v", path, got.header)
 		}
-	}
-}
-
-func TestPageIsSelfContainedAndInert(t *testing.T) {
-	t.Parallel()
-	status := healthy()
-	status.UUID = `<img src=x onerror=alert(1)>`
-	status.ServerError = "rpc error:\n<b>\x1b[31m" + strings.Repeat("long ", 200)
-	bad := ledgerAt("<script>alert(1)</script>", evidence.Tampered, status.LoopAt)
-	gone := ledgerAt("gone\u202edb\xff", evidence.Undetermined, status.LoopAt)
-	paused := ledgerAt("paused", evidence.Consistent, status.LoopAt)
-	paused.Paused = true
-	status.Ledgers = append(status.Ledgers, bad, gone, paused)
-	s := start(t, Options{Status: showing(status), Version: VersionInfo{Version: "1.2.3"}})
-	page := get(t, s, "/", "Accept", chrome)
-	contains(t, page.body, "TAMPERED: 1 of 4", "&lt;script&gt;", "tampered · fork", "undetermined · unreachable", `gone\u202edb\xff~`, "paused", "defaultdb", "1.2.3")
-	for _, never := range []string{"<script", "<img", "http:", "https:", "//", "javascript", "ZgotmplZ", "\x1b", "\u202e"} {
-		if strings.Contains(page.body, never) {
-			t.Errorf("the page holds %q", never)
-		}
-	}
-	if strings.Index(page.body, "&lt;script") > strings.Index(page.body, "defaultdb") {
-		t.Error("the tampered ledger does not come first")
-	}
-	policy := page.header.Get("Content-Security-Policy")
-	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") || strings.Contains(policy, "unsafe") {
-		t.Errorf("policy %q", policy)
-	}
-	// The digest in the policy must be that of the style as it arrives.
-	_, rest, _ := strings.Cut(page.body, "<style>")
-	style, _, _ := strings.Cut(rest, "</style>")
-	if contentPolicy(style) != policy {
-		t.Errorf("the policy %q does not allow the page's own style", policy)
-	}
-	for key, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "deny", "Referrer-Policy": "no-referrer"} {
-		if got := page.header.Get(key); got != want {
-			t.Errorf("%s: %q", key, got)
-		}
-	}
-}
-
-func TestPageHeadlines(t *testing.T) {
-	t.Parallel()
-	for want, counts := range map[string]map[string]int{
-		"Nothing audited yet":  {},
-		"Consistent: all 3":    {"consistent": 3},
-		"Undetermined: 1 of 4": {"consistent": 3, "undetermined": 1},
-		"TAMPERED: 1 of 5":     {"consistent": 3, "undetermined": 1, "tampered": 1},
-	} {
-		if got := headline(counts); got != want {
-			t.Errorf("%v: %q, want %q", counts, got, want)
-		}
-	}
-}
-
-func TestPageShowsAThousandLedgersAtMost(t *testing.T) {
-	t.Parallel()
-	status := healthy()
-	for range 2000 {
-		status.Ledgers = append(status.Ledgers, ledgerAt("invented", evidence.Undetermined, status.LoopAt))
-	}
-	s := start(t, Options{Status: showing(status)})
-	body := get(t, s, "/", "Accept", chrome).body
-	contains(t, body, "1002 more ledgers are not shown")
-	if rows := strings.Count(body, "<tr"); rows != maxPageLedgers+1 {
-		t.Errorf("%d rows", rows)
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package web is the monitoring port of the auditor: metrics, health and
-// version, and a small page where Options.Pages serves no better one.
+// version, and what Options.Pages adds.
 //
 // The paths and bodies are those of immuclient's audit-mode, so that dashboards
 // and probes go on working:
@@ -64,13 +64,17 @@ type Options struct {
 	ProbeAddress string
 	ProbeSocket  string
 
-	// Status is called once per request; it must not block.
-	Status func() audit.Status
+	// Statuses gives one for each server. It is called once per request and
+	// must not block.
+	Statuses func() []audit.Status
 	// Traffic and Queues may be nil.
-	Traffic func() Traffic
+	Traffic func() map[string]Traffic // by the operator's name of the server
 	Queues  func() []evidence.Queue
+	// Reloads says when the configuration was last read, and whether it was
+	// taken over; nil: it is read once.
+	Reloads func() (at time.Time, ok bool)
 	// Pages serves what people see, and the API: / for browsers, and what is
-	// below /ledger, /incident, /incidents and /api. nil: a small page only.
+	// below /ledger, /incident, /incidents and /api. nil: there are none.
 	Pages http.Handler
 	// Immudb asks the audited server whether it is there. It returns when its
 	// context ends; it is called by at most one goroutine at a time.
@@ -103,14 +107,17 @@ type endpoint struct {
 // New checks the configuration and listens, so that whatever is wrong is said
 // before anything starts. Run must be called on what it returns.
 func New(opts Options) (_ *Server, err error) {
-	if opts.Status == nil || opts.Immudb == nil {
+	if opts.Statuses == nil || opts.Immudb == nil {
 		return nil, errors.New("the monitoring port needs a status to show and a server to ask")
 	}
 	if opts.Traffic == nil {
-		opts.Traffic = func() Traffic { return Traffic{} }
+		opts.Traffic = func() map[string]Traffic { return nil }
 	}
 	if opts.Queues == nil {
 		opts.Queues = func() []evidence.Queue { return nil }
+	}
+	if opts.Reloads == nil {
+		opts.Reloads = func() (time.Time, bool) { return time.Time{}, true }
 	}
 	if opts.LoopLimit <= 0 {
 		opts.LoopLimit = defaultLoopLimit

@@ -115,7 +115,7 @@ func TestNewRefuses(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() })
 	plain := file("plain", "not a socket")
 	missing := filepath.Join(dir, "missing.yml")
-	base := Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: immudbUp}
+	base := Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: immudbUp}
 	for name, c := range map[string]struct {
 		change func(*Options)
 		says   []string
@@ -129,7 +129,7 @@ func TestNewRefuses(t *testing.T) {
 		"probe taken":       {func(o *Options) { o.ProbeAddress = taken.Addr().String() }, []string{taken.Addr().String(), "--audit-probe-address"}},
 		"not a socket":      {func(o *Options) { o.ProbeSocket = plain }, []string{plain, "not a socket"}},
 		"no directory":      {func(o *Options) { o.ProbeSocket = filepath.Join(dir, "no", "s") }, []string{"socket"}},
-		"no status":         {func(o *Options) { o.Status = nil }, []string{"status"}},
+		"no status":         {func(o *Options) { o.Statuses = nil }, []string{"status"}},
 		"nobody to ask":     {func(o *Options) { o.Immudb = nil }, []string{"server to ask"}},
 	} {
 		o := base
@@ -173,7 +173,7 @@ func TestSocket(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: immudbUp, ProbeSocket: path})
+	s, err := New(Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: immudbUp, ProbeSocket: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("%d %s", got.code, got.body)
 	}
 	// That of a live one is left alone.
-	_, err = New(Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: immudbUp, ProbeSocket: path})
+	_, err = New(Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: immudbUp, ProbeSocket: path})
 	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "stop it first") {
 		t.Errorf("a second auditor: %v", err)
 	}
@@ -275,7 +275,7 @@ func TestConnectionsAreCapped(t *testing.T) {
 func TestStopLetsAnswersFinish(t *testing.T) {
 	t.Parallel()
 	asked, release := make(chan struct{}), make(chan struct{})
-	s, err := New(Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: func(ctx context.Context) error {
+	s, err := New(Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: func(ctx context.Context) error {
 		close(asked)
 		select {
 		case <-release:
@@ -322,7 +322,7 @@ func TestStopLetsAnswersFinish(t *testing.T) {
 // Stopping waits for answers under way, but not longer than three seconds.
 func TestStopIsBounded(t *testing.T) {
 	t.Parallel()
-	s, err := New(Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: immudbUp})
+	s, err := New(Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: immudbUp})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func TestStopIsBounded(t *testing.T) {
 // Ended before it began, it leaves no listener.
 func TestRunWithEndedContext(t *testing.T) {
 	t.Parallel()
-	s, err := New(Options{Addr: "127.0.0.1:0", Status: showing(healthy()), Immudb: immudbUp, ProbeSocket: socketPath(t)})
+	s, err := New(Options{Addr: "127.0.0.1:0", Statuses: showing(healthy()), Immudb: immudbUp, ProbeSocket: socketPath(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

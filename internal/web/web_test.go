@@ -59,7 +59,9 @@ var errConnection = errors.New("connection refused")
 
 func immudbDown(context.Context) error { return errConnection }
 
-func showing(s audit.Status) func() audit.Status { return func() audit.Status { return s } }
+func showing(s audit.Status) func() []audit.Status {
+	return func() []audit.Status { return []audit.Status{s} }
+}
 
 // start runs a server until the test ends; what is not set is healthy.
 func start(t *testing.T, o Options) *Server {
@@ -67,8 +69,8 @@ func start(t *testing.T, o Options) *Server {
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
-	if o.Status == nil {
-		o.Status = showing(healthy())
+	if o.Statuses == nil {
+		o.Statuses = showing(healthy())
 	}
 	if o.Immudb == nil {
 		o.Immudb = immudbUp

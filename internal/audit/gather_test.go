@@ -1,0 +1,227 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"immuaudit/evidence"
+	"immuaudit/proof"
+)
+
+// notebook is a memory that keeps what was to be told, and nothing else.
+type notebook struct {
+	mu         sync.Mutex
+	remembered evidence.Remembered
+	recorded   []evidence.Event
+	told       []evidence.Event
+	incidents  []evidence.Incident
+}
+
+func (n *notebook) Load(context.Context) (*evidence.Remembered, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.remembered
+	r.Marks = map[evidence.Name][]proof.State{}
+	return &r, nil
+}
+
+func (n *notebook) Generation(context.Context) (uint64, error) { return 1, nil }
+
+func (n *notebook) Apply(_ context.Context, c evidence.Change) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recorded = append(n.recorded, c.Events...)
+	n.incidents = append(n.incidents, c.Incidents...)
+	for _, d := range c.Deliveries {
+		n.told = append(n.told, d.Event)
+	}
+	return nil
+}
+
+// take gives what was told since it was last asked.
+func (n *notebook) take() (told []evidence.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	told, n.told = n.told, nil
+	return told
+}
+
+// fleet is an engine with so many ledgers on one server, that answers with
+// their state until it is told otherwise.
+type fleet struct {
+	t      *testing.T
+	server *scripted
+	book   *notebook
+	stop   func()
+}
+
+func newFleet(t *testing.T, ledgers int, remembered evidence.Remembered) *fleet {
+	h := makeHistory(t, 3, 3, 0)
+	f := &fleet{t: t, server: &scripted{uuid: "u", headers: h.page}, book: &notebook{remembered: remembered}}
+	for i := range ledgers {
+		f.server.list = append(f.server.list, fmt.Sprintf("db%04d", i))
+	}
+	f.server.state = func(db string) (proof.SignedState, error) {
+		s, err := h.shows(3)(db)
+		s.DB = db
+		return s, err
+	}
+	e, err := New(t.Context(), Options{
+		Server: f.server, Memory: f.book, Name: "production", List: true, Matches: func(string) bool { return true },
+		Interval: 5 * time.Second, WalkLimit: 10, StaleAfter: 5 * time.Minute, Tags: []string{"gold"},
+		Sinks: []SinkRule{{Name: "all", Wants: func(evidence.Event) (bool, bool) { return true, false }}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	f.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	return f
+}
+
+// fail has calls fail that are about a database of whose name this is true.
+func (f *fleet) fail(reason evidence.Reason, after time.Duration, about func(db string) bool) (repair func()) {
+	var well func(string) (proof.SignedState, error)
+	f.server.set(func(s *scripted) {
+		well = s.state
+		s.state = func(db string) (proof.SignedState, error) {
+			if about(db) {
+				<-time.After(after)
+				return proof.SignedState{}, fault(reason)
+			}
+			return well(db)
+		}
+	})
+	return func() { f.server.set(func(s *scripted) { s.state = well }) }
+}
+
+// told waits and compares what was told meanwhile: type, database and number of ledgers.
+func (f *fleet) told(wait time.Duration, want ...string) {
+	f.t.Helper()
+	<-time.After(wait)
+	synctest.Wait()
+	var got []string
+	for _, ev := range f.book.take() {
+		got = append(got, fmt.Sprintf("%s %s %d", ev.Type, ev.Name, ev.Ledgers))
+		if len(ev.Tags) != 1 || ev.ID == "" || ev.Message == "" {
+			f.t.Errorf("%+v", ev)
+		}
+	}
+	slices.Sort(got) // ledgers come in no order
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		f.t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func everyOne(string) bool { return true }
+
+// What befalls all ledgers of a server at once is one alert; each ledger is in
+// the record by itself.
+func TestOneAlertForAServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 200, evidence.Remembered{})
+		f.told(time.Minute, "first-contact production/ 200")
+		repair := f.fail(evidence.Unreachable, 0, everyOne)
+		f.told(6*time.Minute, "stale production/ 200")
+		f.told(3 * time.Hour) // nothing more
+		repair()
+		f.told(time.Minute, "recovered production/ 0")
+		f.stop()
+		stale := map[string]int{}
+		for _, ev := range f.book.recorded {
+			if ev.Type == evidence.EventStale {
+				stale[ev.Name.Database]++
+			}
+		}
+		if len(stale) != 201 || stale[""] != 1 || stale["db0007"] != 1 {
+			t.Errorf("recorded: %v", stale)
+		}
+	})
+}
+
+// A server that hangs fails its ledgers one after the other, over minutes.
+func TestAHangingServerIsNoStorm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 200, evidence.Remembered{})
+		f.told(time.Minute, "first-contact production/ 200")
+		repair := f.fail(evidence.Timeout, 10*time.Second, everyOne)
+		<-time.After(5 * time.Hour)
+		synctest.Wait()
+		told := f.book.take()
+		if len(told) < 1 || len(told) > 2 || told[0].Name.Database != "" || told[len(told)-1].Ledgers < 100 {
+			t.Errorf("%d told: %+v", len(told), told)
+		}
+		repair()
+		f.told(20*time.Minute, "recovered production/ 0")
+		f.stop()
+	})
+}
+
+// One ledger among others is told of by itself, and so is a server's only one.
+func TestALedgerByItself(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, n, evidence.Remembered{})
+			<-time.After(time.Minute)
+			f.book.take()
+			repair := f.fail(evidence.NotLoaded, 0, func(db string) bool { return db == "db0000" })
+			f.told(6*time.Minute, "stale production/db0000 0")
+			f.told(time.Hour)
+			repair()
+			f.told(time.Minute, "recovered production/db0000 0")
+			f.stop()
+		})
+	}
+}
+
+// What is gathered when the auditor stops is told.
+func TestGatheredIsToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 2, evidence.Remembered{})
+		<-time.After(time.Second)
+		f.stop()
+		f.told(0, "first-contact production/db0000 0", "first-contact production/db0001 0")
+	})
+}
+
+// Somebody is reminded once a day of an incident, until it is acknowledged.
+func TestReminders(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		incident := func(id, db string) evidence.Incident {
+			return evidence.Incident{
+				ID: id, Version: 1, Name: evidence.Name{Server: "production", Database: db}, Kind: evidence.Rollback, Status: evidence.Open,
+				OpenedAt: time.Now(), Findings: []evidence.Finding{{Kind: evidence.Rollback, Detail: "it went back"}},
+			}
+		}
+		acked := incident("20261123-aaaa", "db0000")
+		acked.AckedAt = time.Now()
+		f := newFleet(t, 2, evidence.Remembered{Open: []evidence.Incident{acked, incident("20261123-bbbb", "db0001")}})
+		f.told(23 * time.Hour)
+		f.told(2*time.Hour, "still-tampered production/db0001 0")
+		f.told(22 * time.Hour)
+		f.told(2*time.Hour, "still-tampered production/db0001 0")
+		f.stop()
+		last := f.book.incidents[len(f.book.incidents)-1]
+		if last.ID != "20261123-bbbb" || time.Since(last.RemindedAt) > 3*time.Hour {
+			t.Errorf("stored: %+v", last)
+		}
+	})
+}
