@@ -65,4 +65,4 @@ dist:
 # Manifests, compose file and alert rules; promtool comes with Prometheus.
 deploy:
 	cd tools/manifests && go vet . && go test -count=1 .
-	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules immuaudit.rules.yml && promtool test rules immuaudit.rules.test.yml
+	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules immuaudit.rules.yml && promtool test rules *.test.yml
