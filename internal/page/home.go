@@ -91,7 +91,10 @@ func serverRowOf(one *site, now time.Time) serverRow {
 		out.Problem = prose(one.ServerError)
 	}
 	if one.down {
-		out.State, out.Silent = "does not answer", plural(one.silent, "ledger", "ledgers")
+		out.State = "does not answer"
+		if one.silent > 0 {
+			out.Silent = plural(one.silent, "ledger", "ledgers")
+		}
 		if !one.since.IsZero() {
 			out.Since = ago(now.Sub(one.since))
 		}
