@@ -44,6 +44,14 @@ func (r *reloads) last() (at time.Time, ok bool) {
 // changes or SIGHUP asks for it, until ctx ends.
 func (a *auditor) follow(ctx context.Context) error {
 	a.reloaded.note(true)
+	// All the while, also while a change is taken over: by default the signal
+	// ends the process.
+	hangup := make(chan os.Signal, 1)
+	if len(reloadSignals) > 0 { // none would mean all of them
+		signal.Notify(hangup, reloadSignals...)
+		defer signal.Stop(hangup)
+	}
+	seen := filesNow(a.c.Files())
 	for ctx.Err() == nil {
 		inner, renew := context.WithCancel(ctx)
 		var group errgroup.Group
@@ -57,12 +65,13 @@ func (a *auditor) follow(ctx context.Context) error {
 			group.Go(func() error { return h.Run(inner, a.store) })
 		}
 		group.Go(func() error { return a.beats(inner, a.hearts) })
-		next := a.awaitChange(ctx)
+		next := a.awaitChange(ctx, hangup, seen)
 		renew()
 		if err := group.Wait(); err != nil {
 			return err
 		}
 		if next != nil {
+			seen = next.files
 			a.takeOver(ctx, next)
 		}
 	}
@@ -73,6 +82,7 @@ func (a *auditor) follow(ctx context.Context) error {
 // made without talking to anybody.
 type plan struct {
 	c      *config.Config
+	files  string      // as they were when they were read
 	sinks  []sinkEntry // nil where they stay as they are
 	hearts []*alert.Heartbeat
 	fresh  []*audited // new servers, and those that are audited otherwise now
@@ -80,16 +90,11 @@ type plan struct {
 }
 
 // awaitChange waits for a configuration that is good and differs from the one
-// in force. A bad one is refused, and said once.
-func (a *auditor) awaitChange(ctx context.Context) *plan {
-	hangup := make(chan os.Signal, 1)
-	if len(reloadSignals) > 0 { // none would mean all of them
-		signal.Notify(hangup, reloadSignals...)
-		defer signal.Stop(hangup)
-	}
+// in force. A bad one is refused, and said once. seen is what the files were
+// when the one in force was read.
+func (a *auditor) awaitChange(ctx context.Context, hangup <-chan os.Signal, seen string) *plan {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
-	seen := filesNow(a.c.Files())
 	pending := seen
 	for {
 		asked := false
@@ -138,7 +143,7 @@ func (a *auditor) planned() (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{c: c}
+	p := &plan{c: c, files: filesNow(c.Files())}
 	if p.sinks, p.hearts, err = sinksOf(c); err != nil {
 		return nil, err
 	}
@@ -206,6 +211,11 @@ func (a *auditor) takeOver(ctx context.Context, p *plan) {
 		servers = append(servers, s)
 	}
 	a.fleet.set(servers)
+	for _, s := range before {
+		if !slices.ContainsFunc(servers, func(o *audited) bool { return o.c.Audit.Server == s.c.Audit.Server }) {
+			a.site.Forget(s.c.Audit.Server)
+		}
+	}
 	for _, s := range servers {
 		if !slices.Contains(p.keep, s) {
 			a.start(ctx, s)

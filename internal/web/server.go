@@ -255,3 +255,6 @@ func (s *Server) shutdown() {
 
 // ObserveRound counts a finished round in the histogram of durations.
 func (s *Server) ObserveRound(r evidence.Report) { s.metrics.observe(r) }
+
+// Forget takes an audited server that is gone out of that histogram.
+func (s *Server) Forget(server string) { s.metrics.rounds.DeleteLabelValues(label(server)) }
