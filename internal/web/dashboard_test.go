@@ -287,7 +287,8 @@ func TestPromtool(t *testing.T) {
 		if os.Getenv("IMMUAUDIT_CI") != "" {
 			t.Fatal(`IMMUAUDIT_PROMTOOL is not set; run eval "$(.ci/promtool)"`)
 		}
-		t.Skip(`IMMUAUDIT_PROMTOOL is not set; eval "$(.ci/promtool)" sets it`)
+		t.Log(`IMMUAUDIT_PROMTOOL is not set: rules and queries are not tried; eval "$(.ci/promtool)" sets it`)
+		return
 	}
 	for _, args := range [][]string{
 		{"check", "rules", rulesFile},
