@@ -63,6 +63,9 @@ func (e *Engine) turn(ctx context.Context) {
 	mute := len(e.ledgers) == 0 && e.o.List && e.listed.IsZero() && e.o.StaleAfter > 0 && now.Sub(e.started) >= e.o.StaleAfter
 	stale, recovered := mute && !e.mute, !mute && e.mute
 	e.mute = mute
+	if mute && e.serverErr == "" { // the first call is still waited for
+		e.serverErr = "no answer yet"
+	}
 	detail := e.serverErr
 	e.mu.Unlock()
 	if stale {
