@@ -17,19 +17,23 @@ type gathered struct {
 	since  time.Time // when the oldest of events came
 	events []evidence.Event
 
+	// unsent could not be stored when they were to be told.
+	unsent []evidence.Event
+
 	// out are the ledgers that cannot be audited, by name; told those of them
-	// of which an alert of their own went out.
-	out  map[string]evidence.Event
-	told map[string]bool
+	// that somebody was told of, alone those of them that were told of by
+	// themselves, and when.
+	out   map[string]evidence.Event
+	told  map[string]bool
+	alone map[string]time.Time
 	// changed is when the first ledger joined or left them since that was
-	// last thought about; zero: none did.
-	changed time.Time
-	latest  time.Time // when the last one did
-	// whole: an alert about the server as a whole went out, at wholeAt, when
-	// wholeOut ledgers were out.
-	whole    bool
-	wholeAt  time.Time
-	wholeOut int
+	// last thought about, zero if none did; latest when the last one did.
+	changed, latest time.Time
+	// whole: an alert about the server as a whole is out, last told at wholeAt
+	// and not told again before wholeNext because of more ledgers.
+	whole              bool
+	wholeAt, wholeNext time.Time
+	wholeWait          time.Duration
 }
 
 // alone reports whether an event is told by itself, at once.
@@ -61,7 +65,7 @@ func (e *Engine) outage(ev evidence.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.news.out == nil {
-		e.news.out, e.news.told = map[string]evidence.Event{}, map[string]bool{}
+		e.news.out, e.news.told, e.news.alone = map[string]evidence.Event{}, map[string]bool{}, map[string]time.Time{}
 	}
 	e.news.out[ev.Name.Database] = ev
 	e.news.change()
@@ -71,15 +75,21 @@ func (e *Engine) recovery(ev evidence.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	db := ev.Name.Database
-	if e.news.told[db] {
+	if !e.news.alone[db].IsZero() {
 		if len(e.news.events) == 0 {
 			e.news.since = time.Now()
 		}
 		e.news.events = append(e.news.events, ev)
 	}
-	delete(e.news.told, db)
-	delete(e.news.out, db)
-	e.news.change()
+	e.news.leave(db)
+}
+
+// leave takes a ledger out of those that cannot be audited.
+func (n *gathered) leave(db string) {
+	delete(n.told, db)
+	delete(n.alone, db)
+	delete(n.out, db)
+	n.change()
 }
 
 func (n *gathered) change() {
@@ -107,28 +117,31 @@ func (e *Engine) keepTelling(ctx context.Context) {
 func (e *Engine) tellGathered(ctx context.Context, now time.Time, all bool) {
 	e.mu.Lock()
 	var due []evidence.Event
-	if n := &e.news; len(n.events) > 0 && (all || now.Sub(n.since) >= gatherNews) {
+	n := &e.news
+	if len(n.events) > 0 && (all || now.Sub(n.since) >= gatherNews) {
 		due, n.events = n.events, nil
 	}
+	unsent := n.unsent
+	n.unsent = nil
 	e.mu.Unlock()
+	tell := slices.Concat(unsent, e.bundled(due), e.outages(now, all))
+	if len(tell) == 0 {
+		return
+	}
 	var c evidence.Change
-	for _, ev := range e.bundled(due) {
+	for _, ev := range tell {
 		e.deliver(&c, ev)
 		if ev.Name.Database == "" { // those it stands for are recorded already
 			c.Events = append(c.Events, ev)
 		}
 	}
-	for _, ev := range e.outages(now, all) {
-		e.deliver(&c, ev)
-		if ev.Name.Database == "" {
-			c.Events = append(c.Events, ev)
-		}
-	}
-	if len(c.Events)+len(c.Deliveries) == 0 {
-		return
-	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), alarmWithin)
+	defer cancel()
 	if err := e.o.Memory.Apply(ctx, c); err != nil {
-		e.log.Error("storing notifications; they are in the record and are not sent", "notifications", len(c.Deliveries), "error", err)
+		e.log.Error("storing notifications failed; it is tried again", "notifications", len(c.Deliveries), "error", err)
+		e.mu.Lock()
+		n.unsent = append(tell[:min(len(tell), maxUnsent)], n.unsent...)
+		e.mu.Unlock()
 	}
 }
 
@@ -158,41 +171,65 @@ func (e *Engine) bundled(events []evidence.Event) []evidence.Event {
 }
 
 // outages gives what is to be told about ledgers that cannot be audited: each
-// by itself where they are few, the server where it is about more, which then
-// also stands for those that follow.
+// by itself where they are few, else the server. What was told of is told again
+// once a day: whoever is on duty changes.
 func (e *Engine) outages(now time.Time, all bool) (out []evidence.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := &e.news
-	again := n.whole && len(n.out) >= 2*n.wholeOut && now.Sub(n.wholeAt) >= wholeAgain
+	for db := range n.out { // those that are not audited any more are not awaited
+		if l := e.ledgers[db]; l == nil || l.idle() {
+			n.leave(db)
+		}
+	}
+	var fresh []evidence.Event
+	for db, ev := range n.out {
+		if !n.told[db] {
+			fresh = append(fresh, ev)
+		}
+	}
+	gathered := all || !n.changed.IsZero() && now.Sub(n.changed) >= gatherNews
+	if gathered {
+		n.changed = time.Time{}
+	}
+	many := len(fresh) > 0 && (len(fresh)+e.failing(now) >= bundleFrom || len(fresh) > 1 && e.gone)
+	switch {
+	case n.whole && len(fresh) > 0 && !now.Before(n.wholeNext):
+		n.wholeWait = min(2*n.wholeWait, wholeAgain)
+		out = append(out, e.serverOut(fresh, now))
+	case n.whole && now.Sub(n.wholeAt) >= remindEvery:
+		out = append(out, e.serverOut(nil, now))
+	case !n.whole && gathered && many:
+		n.whole, n.wholeWait = true, wholeSoon
+		out = append(out, e.serverOut(fresh, now))
+	}
 	// The last ones of many get some time to follow the others.
-	settled := len(n.out) == 0 || len(n.out) < bundleFrom && !e.gone && now.Sub(n.latest) >= lastOnes
-	if !again && !(n.whole && settled) && (n.changed.IsZero() || !all && now.Sub(n.changed) < gatherNews) {
-		return nil
-	}
-	n.changed = time.Time{}
-	many := len(n.out) > 0 && (len(n.out)+e.failing(now) >= bundleFrom || len(n.out) > 1 && e.gone)
-	if many && (!n.whole || again) {
-		n.whole, n.wholeAt, n.wholeOut = true, now, len(n.out)
-		return []evidence.Event{e.complete(e.serverOut())}
-	}
-	if n.whole && settled {
+	if n.whole && (len(n.out) == 0 && gathered || len(n.out) < bundleFrom && !e.gone && now.Sub(n.latest) >= lastOnes) {
 		n.whole = false
+		clear(n.told) // those that are left are told of by themselves from now on
 		ev := evidence.Event{Type: evidence.EventRecovered, Name: evidence.Name{Server: e.o.Name}, Message: "all ledgers of the server can be audited again"}
 		if len(n.out) > 0 {
 			ev.Message = fmt.Sprintf("the ledgers of the server can be audited again but for %d", len(n.out))
 		}
 		out = append(out, e.complete(ev))
+		gathered = true
 	}
-	if !n.whole {
-		for db, ev := range n.out {
-			if !n.told[db] {
-				n.told[db] = true
-				out = append(out, ev)
-			}
+	if n.whole {
+		return out
+	}
+	for db, ev := range n.out {
+		if !n.told[db] && gathered || n.told[db] && now.Sub(n.alone[db]) >= remindEvery {
+			n.told[db], n.alone[db] = true, now
+			out = append(out, e.again(ev))
 		}
 	}
 	return out
+}
+
+// again gives an event that was recorded another identity: it is told anew.
+func (e *Engine) again(ev evidence.Event) evidence.Event {
+	ev.ID = newEventID()
+	return ev
 }
 
 // failing counts the ledgers that are on their way out: where a server hangs,
@@ -208,19 +245,25 @@ func (e *Engine) failing(now time.Time) (n int) {
 	return n
 }
 
-// serverOut is the event of a server of which many ledgers cannot be audited.
-// e.mu is held.
-func (e *Engine) serverOut() evidence.Event {
-	var events []evidence.Event
-	for _, ev := range e.news.out {
-		events = append(events, ev)
+// serverOut is the event of a server of which many ledgers cannot be audited,
+// these since it was last told. e.mu is held.
+func (e *Engine) serverOut(fresh []evidence.Event, now time.Time) evidence.Event {
+	n := &e.news
+	if len(fresh) == 0 {
+		for _, ev := range n.out {
+			fresh = append(fresh, ev)
+		}
 	}
-	slices.SortFunc(events, func(a, b evidence.Event) int { return strings.Compare(a.Name.Database, b.Name.Database) })
-	return evidence.Event{
-		Type: evidence.EventStale, Name: evidence.Name{Server: e.o.Name}, Ledgers: len(events),
+	slices.SortFunc(fresh, func(a, b evidence.Event) int { return strings.Compare(a.Name.Database, b.Name.Database) })
+	n.wholeAt, n.wholeNext = now, now.Add(n.wholeWait)
+	for _, ev := range fresh {
+		n.told[ev.Name.Database] = true
+	}
+	return e.complete(evidence.Event{
+		Type: evidence.EventStale, Name: evidence.Name{Server: e.o.Name}, Ledgers: len(n.out),
 		Message: fmt.Sprintf("%d of %d ledgers of the server cannot be audited: %s. %s: %s",
-			len(events), len(e.ledgers), someNames(events), events[0].Name.Database, events[0].Message),
-	}
+			len(n.out), len(e.ledgers), someNames(fresh), fresh[0].Name.Database, fresh[0].Message),
+	})
 }
 
 // someNames names the first ledgers of many.

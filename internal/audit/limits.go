@@ -59,15 +59,18 @@ const (
 	// agreed) is written.
 	saveEvery = time.Minute
 	// gatherNews is how long news about several ledgers waits to be told
-	// together, bundleFrom how many of one kind are told as one; that a whole
-	// server cannot be audited is told again after wholeAgain if it got worse, and
-	// counts as over, but for the last ones, when nothing changed for lastOnes.
+	// together, bundleFrom how many of one kind are told as one. That more ledgers
+	// of a server cannot be audited is told after wholeSoon, then ever more
+	// seldom, down to every wholeAgain; it counts as over, but for the last ones,
+	// when nothing changed for lastOnes. maxUnsent wait to be stored.
 	gatherNews = 5 * time.Second
 	bundleFrom = 3
+	wholeSoon  = 10 * time.Minute
 	wholeAgain = time.Hour
+	maxUnsent  = 1000
 	lastOnes   = 10 * time.Minute
 	// remindEvery is how often an open incident is told of that nobody
-	// acknowledged; growthEvery how often, at most, that damage has grown.
+	// acknowledged, and a ledger that cannot be audited; growthEvery how often, at most, that damage has grown.
 	remindEvery = 24 * time.Hour
 	growthEvery = time.Hour
 	// alarmWithin is how long storing an incident may take before the alarm

@@ -311,6 +311,7 @@ func (e *Engine) Once(ctx context.Context) []evidence.Report {
 		})
 	}
 	wait.Wait()
+	e.remind(ctx, time.Now())
 	e.farewell(context.WithoutCancel(ctx))
 	slices.SortFunc(reports, func(a, b evidence.Report) int { return cmp.Compare(a.Database, b.Database) })
 	return reports
@@ -323,6 +324,12 @@ func (e *Engine) farewell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, alarmWithin)
 	defer cancel()
 	e.tellGathered(ctx, time.Now(), true)
+	for _, l := range e.all() { // what has grown is told now or never
+		l.mu.Lock()
+		l.grownTold = time.Time{}
+		l.mu.Unlock()
+	}
+	e.remind(ctx, time.Now())
 	mirroring, enough := context.WithTimeout(ctx, lastMirrors)
 	defer enough()
 	var wait sync.WaitGroup

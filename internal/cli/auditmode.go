@@ -336,11 +336,6 @@ func (a *auditor) run(ctx context.Context) error {
 	for _, s := range servers {
 		a.start(ctx, s)
 	}
-	group.Go(func() error {
-		<-ctx.Done()
-		a.engines.Wait()
-		return nil
-	})
 	group.Go(func() error { frugal(ctx, a.env); return nil })
 	group.Go(func() error { return a.site.Run(ctx) })
 	group.Go(func() error { return a.pages.Run(ctx) })
@@ -349,7 +344,9 @@ func (a *auditor) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return notifier.Run(ctx, liveliness(a.fleet.statuses, time.Now)) })
 	group.Go(func() error { return a.follow(ctx) })
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	err = group.Wait()
+	a.engines.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return unknown(fmt.Errorf("auditing stopped: %w", err))
 	}
 	a.log.Info("stopped; what was proven is on disk")

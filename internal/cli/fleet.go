@@ -253,6 +253,9 @@ func (a *auditor) beats(ctx context.Context, hearts []*alert.Heartbeat) error {
 			return nil
 		case now := <-ticker.C:
 			for _, status := range a.fleet.statuses() {
+				if since[status.Server].IsZero() { // what was before this start beats for nobody
+					since[status.Server] = now
+				}
 				if !fullRound(&status, since[status.Server]) {
 					continue
 				}
@@ -265,8 +268,9 @@ func (a *auditor) beats(ctx context.Context, hearts []*alert.Heartbeat) error {
 	}
 }
 
-// fullRound reports whether every ledger of a server had a round since then.
+// fullRound reports whether every ledger of a server had a round since then
+// that came to a verdict.
 func fullRound(s *audit.Status, since time.Time) bool {
 	active := slices.DeleteFunc(slices.Clone(s.Ledgers), func(l audit.LedgerStatus) bool { return l.Paused || l.Retired })
-	return len(active) > 0 && !slices.ContainsFunc(active, func(l audit.LedgerStatus) bool { return !l.LastAttempt.After(since) })
+	return len(active) > 0 && !slices.ContainsFunc(active, func(l audit.LedgerStatus) bool { return !l.LastAttempt.After(since) || l.Last.Verdict == evidence.Undetermined })
 }
