@@ -20,6 +20,12 @@ import (
 // changed must look the same twice, or half a file would be read.
 const lookEvery = 2 * time.Second
 
+// The state may be busy for a moment when an engine is made from it.
+const (
+	armTries = 5
+	armPause = time.Second
+)
+
 // reloads keeps how the newest reading of the configuration went.
 type reloads struct {
 	mu sync.Mutex
@@ -72,7 +78,9 @@ func (a *auditor) follow(ctx context.Context) error {
 		}
 		if next != nil {
 			seen = next.files
-			a.takeOver(ctx, next)
+			if err := a.takeOver(ctx, next); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -178,8 +186,10 @@ func (a *auditor) planned() (*plan, error) {
 }
 
 // takeOver puts a plan into force: servers that are gone stop, new ones start,
-// and those that are audited otherwise do both. Nothing else is disturbed.
-func (a *auditor) takeOver(ctx context.Context, p *plan) {
+// and those that are audited otherwise do both. Nothing else is disturbed. What
+// is asked for and cannot be audited is an error that ends the process: one that
+// runs on would look as if it audited everything.
+func (a *auditor) takeOver(ctx context.Context, p *plan) error {
 	before := a.fleet.all()
 	var ended sync.WaitGroup
 	removed := 0
@@ -201,14 +211,23 @@ func (a *auditor) takeOver(ctx context.Context, p *plan) {
 	}
 	servers := slices.Clone(p.keep)
 	for _, s := range p.fresh {
-		// Its state was good when the others were started from it; where it is
-		// not any more, the others go on.
-		if err := a.arm(ctx, s); err != nil {
-			a.log.Error("a server cannot be audited", "server", s.c.Audit.Server, "error", err)
-			s.client.Close()
-			continue
-		}
 		servers = append(servers, s)
+		for try := 1; ; try++ {
+			err := a.arm(ctx, s)
+			if err == nil {
+				break
+			}
+			if ctx.Err() == nil && try == armTries {
+				a.fleet.set(servers)
+				return fmt.Errorf("taking over a new configuration: %w", err)
+			}
+			select {
+			case <-ctx.Done():
+				a.fleet.set(servers)
+				return nil
+			case <-time.After(armPause):
+			}
+		}
 	}
 	a.fleet.set(servers)
 	for _, s := range before {
@@ -223,6 +242,7 @@ func (a *auditor) takeOver(ctx context.Context, p *plan) {
 	}
 	a.reloaded.note(true)
 	a.log.Info("the configuration was taken over", "servers", len(servers), "started", len(servers)-len(p.keep), "stopped", removed, "sinks", len(a.sinks)+len(a.hearts))
+	return nil
 }
 
 // filesNow tells whether files changed, without reading them: a file that is

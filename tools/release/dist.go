@@ -83,7 +83,7 @@ func (src source) pack(p platform, entries []entry) ([]byte, error) {
 // papers are what every archive holds beside the program.
 func (src source) papers() ([]entry, error) {
 	var all []entry
-	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/operations.md", "deploy/immuclient.toml", "deploy/systemd/immuclient.service", "deploy/prometheus/immuaudit.rules.yml"} {
+	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/operations.md", "docs/alerts.md", "docs/configuration.md", "docs/status-page.md", "docs/report.md", "deploy/immuclient.toml", "deploy/systemd/immuclient.service", "deploy/prometheus/immuaudit.rules.yml", "deploy/grafana/immuaudit.json"} {
 		body, err := os.ReadFile(filepath.Join(src.root, name))
 		if err != nil {
 			return nil, err
