@@ -41,13 +41,14 @@ func (a *auditor) openHistory(ctx context.Context) (done func() error, err error
 
 // openPages makes the pages that people see.
 func (a *auditor) openPages() error {
-	protected, err := web.AsksForPassword(a.c.Audit.WebConfigFile)
+	webConfig := a.c.Audit.WebConfigFile
+	_, err := web.AsksForPassword(webConfig)
 	if err != nil {
 		return usage(err)
 	}
 	o := page.Options{
 		Statuses: a.fleet.statuses, Book: a.store, EvidenceDir: filepath.Join(a.store.Dir(), "evidence"),
-		Private: func(r *http.Request) bool { return protected || onLoopback(r) },
+		Private: func(r *http.Request) bool { return onLoopback(r) || protected(webConfig) },
 		Version: version().Version, Logger: a.log,
 	}
 	if a.history != nil {
@@ -62,13 +63,28 @@ func (a *auditor) openPages() error {
 	return nil
 }
 
+// protected reports whether passwords are asked for now: the server reads the
+// file anew for each request. One that cannot be read protects nothing.
+func protected(webConfig string) bool {
+	asks, err := web.AsksForPassword(webConfig)
+	return err == nil && asks
+}
+
 // onLoopback reports whether a visitor sits at this machine: the peer does, no
-// proxy says that it asks for somebody else, and the page was asked for by a
-// name of this machine. Otherwise any page of the web could have a browser here
-// fetch it under a name of its own (DNS rebinding).
+// proxy asks for somebody else, and the page was asked for by a name of this
+// machine. Otherwise any page of the web could have a browser here fetch it
+// under a name of its own (DNS rebinding).
 func onLoopback(r *http.Request) bool {
-	for _, forwarded := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
-		if r.Header.Get(forwarded) != "" {
+	// Proxies often keep to HTTP/1.0 and tell nothing of themselves; browsers
+	// have not spoken it for decades.
+	if r.ProtoMajor == 1 && r.ProtoMinor == 0 {
+		return false
+	}
+	for _, forwarded := range []string{
+		"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
+		"X-Real-Ip", "X-Client-Ip", "Via",
+	} {
+		if len(r.Header.Values(forwarded)) > 0 {
 			return false
 		}
 	}
