@@ -291,7 +291,7 @@ func newAlertStatus(env *Env) *cobra.Command {
 
 // statusOf gives the configured sinks, and then those that only the state knows.
 func statusOf(ctx context.Context, c *config.Config, s *store.Store) ([]sinkStatus, error) {
-	sinks, hearts, err := sinksOf(c)
+	sinks, err := rulesOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -303,8 +303,10 @@ func statusOf(ctx context.Context, c *config.Config, s *store.Store) ([]sinkStat
 	for _, sink := range sinks {
 		list = append(list, sinkStatus{Sink: sink.Name(), Type: sink.Type, Configured: true})
 	}
-	for _, h := range hearts {
-		list = append(list, sinkStatus{Sink: h.Name(), Type: "heartbeat", Configured: true})
+	for _, h := range c.Sinks {
+		if h.Type == heartbeatSink {
+			list = append(list, sinkStatus{Sink: h.Name, Type: h.Type, Configured: true})
+		}
 	}
 	for _, q := range queues {
 		i := slices.IndexFunc(list, func(known sinkStatus) bool { return known.Sink == q.Sink })

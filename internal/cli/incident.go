@@ -64,7 +64,7 @@ func withIncident(cmd *cobra.Command, env *Env, id string, f func(context.Contex
 
 // decider makes decisions of whoever sits here, and has them told.
 func decider(c *config.Config, s *store.Store) (audit.Decider, error) {
-	sinks, _, err := sinksOf(c)
+	sinks, err := rulesOf(c)
 	if err != nil {
 		return audit.Decider{}, err
 	}

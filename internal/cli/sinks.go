@@ -16,44 +16,77 @@ import (
 // 250 kB.
 const maxAuthorities = 4 << 20
 
-// sinkEntry is a configured sink with what it is to be told.
+// heartbeatSink is the type of a sink that is told of rounds, not of events.
+const heartbeatSink = "heartbeat"
+
+// sinkEntry is a configured sink with what it is to be told. The sink itself is
+// nil where only its rule matters.
 type sinkEntry struct {
 	alert.Sink
+	name string
 	Type string
 	// Rule says what the sink wants of a server with these tags.
 	Rule func(tags []string) func(evidence.Event) (want, coalesce bool)
 }
 
+// Name is there without the sink too.
+func (s sinkEntry) Name() string { return s.name }
+
+// rulesOf gives every sink of a configuration but heartbeats, the original's
+// webhook first, and makes none: what is queued for a sink does not depend on
+// whether it works here and now, for this user.
+func rulesOf(c *config.Config) ([]sinkEntry, error) {
+	var sinks []sinkEntry
+	names := map[string]bool{}
+	if c.Audit.NotificationURL != "" {
+		names[webhookSink] = true
+		sinks = append(sinks, sinkEntry{name: webhookSink, Type: "webhook", Rule: func([]string) func(evidence.Event) (bool, bool) {
+			return alert.Rules(c.Audit.NotificationOn, webhookSink)
+		}})
+	}
+	for _, s := range c.Sinks {
+		if names[s.Name] {
+			return nil, usagef("two sinks are named %q; give each its own name", s.Name)
+		}
+		names[s.Name] = true
+		if s.Type == heartbeatSink {
+			continue
+		}
+		filter, err := filterOf(&s, c.Audit.NotificationOn)
+		if err != nil {
+			return nil, usagef("sink %q: %w", s.Name, err)
+		}
+		sinks = append(sinks, sinkEntry{name: s.Name, Type: s.Type, Rule: func(tags []string) func(evidence.Event) (bool, bool) {
+			return alert.Rule(s.Name, filter, tags)
+		}})
+	}
+	return sinks, nil
+}
+
 // sinksOf makes every sink of a configuration, the original's webhook first.
 // It connects to nothing.
 func sinksOf(c *config.Config) ([]sinkEntry, []*alert.Heartbeat, error) {
-	var sinks []sinkEntry
-	var hearts []*alert.Heartbeat
+	sinks, err := rulesOf(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	unmade := sinks // in the order of the configuration
 	if a := &c.Audit; a.NotificationURL != "" {
-		hook, err := alert.NewWebhook(alert.WebhookOptions{
+		unmade[0].Sink, err = alert.NewWebhook(alert.WebhookOptions{
 			Name: webhookSink, URL: a.NotificationURL, Username: a.NotificationUsername, Password: a.NotificationPassword, Version: version().Version,
 		})
 		if err != nil {
 			return nil, nil, usage(err)
 		}
-		sinks = append(sinks, sinkEntry{hook, "webhook", func([]string) func(evidence.Event) (bool, bool) {
-			return alert.Rules(a.NotificationOn, webhookSink)
-		}})
+		unmade = unmade[1:]
 	}
-	names := map[string]bool{}
-	for _, s := range sinks {
-		names[s.Name()] = true
-	}
+	var hearts []*alert.Heartbeat
 	for _, s := range c.Sinks {
-		if names[s.Name] {
-			return nil, nil, usagef("two sinks are named %q; give each its own name", s.Name)
-		}
-		names[s.Name] = true
 		roots, err := authorities(s.CAFile)
 		if err != nil {
 			return nil, nil, usagef("sink %q: %w", s.Name, err)
 		}
-		if s.Type == "heartbeat" {
+		if s.Type == heartbeatSink {
 			h, err := alert.NewHeartbeat(alert.HeartbeatOptions{
 				Name: s.Name, URL: s.URL, Username: s.Username, Password: s.Password, Servers: beating(c, &s), Roots: roots, Version: version().Version,
 			})
@@ -63,17 +96,10 @@ func sinksOf(c *config.Config) ([]sinkEntry, []*alert.Heartbeat, error) {
 			hearts = append(hearts, h)
 			continue
 		}
-		sink, err := sinkOf(&s, roots)
-		if err != nil {
+		if unmade[0].Sink, err = sinkOf(&s, roots); err != nil {
 			return nil, nil, usagef("sink %q: %w", s.Name, err)
 		}
-		filter, err := filterOf(&s, c.Audit.NotificationOn)
-		if err != nil {
-			return nil, nil, usagef("sink %q: %w", s.Name, err)
-		}
-		sinks = append(sinks, sinkEntry{sink, s.Type, func(tags []string) func(evidence.Event) (bool, bool) {
-			return alert.Rule(s.Name, filter, tags)
-		}})
+		unmade = unmade[1:]
 	}
 	return sinks, hearts, nil
 }
