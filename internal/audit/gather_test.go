@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +22,13 @@ type notebook struct {
 	recorded   []evidence.Event
 	told       []evidence.Event
 	incidents  []evidence.Incident
+	isFull     bool
+}
+
+func (n *notebook) full(yes bool) {
+	n.mu.Lock()
+	n.isFull = yes
+	n.mu.Unlock()
 }
 
 func (n *notebook) Load(context.Context) (*evidence.Remembered, error) {
@@ -36,6 +44,9 @@ func (n *notebook) Generation(context.Context) (uint64, error) { return 1, nil }
 func (n *notebook) Apply(_ context.Context, c evidence.Change) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.isFull {
+		return errors.New("no space left on device")
+	}
 	n.recorded = append(n.recorded, c.Events...)
 	n.incidents = append(n.incidents, c.Incidents...)
 	for _, d := range c.Deliveries {
@@ -223,5 +234,41 @@ func TestReminders(t *testing.T) {
 		if last.ID != "20261123-bbbb" || time.Since(last.RemindedAt) > 3*time.Hour {
 			t.Errorf("stored: %+v", last)
 		}
+	})
+}
+
+// A ledger that goes out while others are out already is told of too.
+func TestOutagesAreNotSwallowed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 20, evidence.Remembered{})
+		<-time.After(time.Minute)
+		f.book.take()
+		f.fail(evidence.NotLoaded, 0, func(db string) bool { return db < "db0003" })
+		f.told(6*time.Minute, "stale production/ 3")
+		repair := f.fail(evidence.NotLoaded, 0, func(db string) bool { return db == "db0010" })
+		f.told(20*time.Minute, "stale production/ 4")
+		repair()
+		f.told(time.Hour)
+		f.told(24*time.Hour, "stale production/ 3") // once a day
+		f.server.set(func(s *scripted) { s.list = s.list[3:] })
+		f.stop()
+	})
+}
+
+// What could not be stored is told later.
+func TestGatheredSurvivesAFullDisk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 5, evidence.Remembered{})
+		<-time.After(time.Minute)
+		f.book.take()
+		f.fail(evidence.NotLoaded, 0, func(string) bool { return true })
+		<-time.After(4 * time.Minute)
+		f.book.full(true)
+		f.told(10 * time.Minute)
+		f.book.full(false)
+		f.told(time.Minute, "stale production/ 5")
+		f.stop()
 	})
 }
