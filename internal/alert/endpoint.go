@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -56,7 +58,7 @@ func newEndpoint(address, version string, transport http.RoundTripper, roots *x5
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Timeout:       tryTimeout,
 		},
-		secrets: redactor(username, password, target.User),
+		secrets: redactor(username, password, target.User, partsOf(target)...),
 	}, nil
 }
 
@@ -147,30 +149,70 @@ func redacted(doing string, err error, secrets *strings.Replacer) error {
 	return fmt.Errorf("%s: %s", doing, text)
 }
 
-// redactor replaces every credential that was sent, in the forms in which a
-// receiver might echo it.
-func redactor(username, password string, user *url.Userinfo) *strings.Replacer {
-	// Passwords come first: where a name is the beginning of one, the first of
-	// the list wins.
+// A shorter part of an address is no secret, and to replace it everywhere would
+// leave nothing to read of an answer.
+const (
+	minSegment = 8
+	minValue   = 4
+)
+
+// partsOf gives what of an address may be a secret, as it is sent and decoded:
+// many receivers know their senders by nothing else.
+func partsOf(target *url.URL) []string {
+	var parts []string
+	for _, path := range []string{target.RequestURI(), target.EscapedPath(), target.Path} {
+		if len(path) > 1 {
+			parts = append(parts, path)
+		}
+	}
+	for segment := range strings.SplitSeq(target.EscapedPath(), "/") {
+		if len(segment) >= minSegment {
+			parts = append(parts, segment)
+			if decoded, err := url.PathUnescape(segment); err == nil {
+				parts = append(parts, decoded)
+			}
+		}
+	}
+	for pair := range strings.SplitSeq(target.RawQuery, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		if value == "" {
+			value = key // a query may be nothing but a token
+		}
+		if len(value) >= minValue {
+			parts = append(parts, value)
+			if decoded, err := url.QueryUnescape(value); err == nil {
+				parts = append(parts, decoded)
+			}
+		}
+	}
+	return parts
+}
+
+// redactor replaces every credential that was sent, and more secrets, in the
+// forms in which a receiver might echo them.
+func redactor(username, password string, user *url.Userinfo, more ...string) *strings.Replacer {
 	secrets := []string{password, "", username, ""}
 	if user != nil {
 		secrets[1], _ = user.Password()
 		secrets[3] = user.Username()
 	}
-	var pairs []string
+	var forms []string
 	// As they are in an Authorization header.
 	for i := range 2 {
 		if secrets[i] != "" {
-			pairs = append(pairs, base64.StdEncoding.EncodeToString([]byte(secrets[i+2]+":"+secrets[i])), "***")
+			forms = append(forms, base64.StdEncoding.EncodeToString([]byte(secrets[i+2]+":"+secrets[i])))
 		}
 	}
-	for _, secret := range secrets {
-		if secret == "" {
-			continue
+	for _, secret := range append(secrets, more...) {
+		if secret != "" {
+			forms = append(forms, secret, quoted(secret, true), quoted(secret, false), url.QueryEscape(secret), url.PathEscape(secret))
 		}
-		for _, form := range []string{secret, quoted(secret, true), quoted(secret, false), url.QueryEscape(secret), url.PathEscape(secret)} {
-			pairs = append(pairs, form, "***")
-		}
+	}
+	// Where one is the beginning of another, the first of the list wins.
+	slices.SortStableFunc(forms, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	var pairs []string
+	for _, form := range forms {
+		pairs = append(pairs, form, "***")
 	}
 	return strings.NewReplacer(pairs...)
 }
