@@ -138,7 +138,7 @@ func (s *Site) incidentView(ctx context.Context, inc *evidence.Incident, private
 		}
 		v.Findings = append(v.Findings, findingRowOf(&inc.Findings[i], private))
 	}
-	s.fileOf(&v, inc)
+	s.fileOf(ctx, &v, inc)
 	file := "FILE"
 	if v.EvidencePath != "" {
 		file = quoted(v.EvidencePath)
@@ -160,7 +160,7 @@ func quoted(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-func (s *Site) fileOf(v *incidentView, inc *evidence.Incident) {
+func (s *Site) fileOf(ctx context.Context, v *incidentView, inc *evidence.Incident) {
 	if inc.Evidence == "" {
 		v.EvidenceProblem = prose(inc.EvidenceError)
 		return
@@ -168,7 +168,7 @@ func (s *Site) fileOf(v *incidentView, inc *evidence.Incident) {
 	v.EvidencePath = prose(inc.Evidence)
 	v.EvidenceName = label(inc.Evidence[strings.LastIndexByte(inc.Evidence, '/')+1:])
 	var err error
-	if v.File, err = s.inspect(inc); err != nil {
+	if v.File, err = s.inspect(ctx, inc); err != nil {
 		s.opts.Logger.Warn("reading an evidence file for the page", "incident", inc.ID, "error", err)
 		v.EvidenceProblem = evidenceWords(err)
 		v.Download = false

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -43,10 +44,11 @@ type inspection struct {
 	SHA256     string
 	Size       int64
 	modified   time.Time
+	failed     error // the file is not what was written
 }
 
-// inspections keeps in mind what files hold: they never change, and reading one
-// means checking every signature in it.
+// inspections keeps in mind what files hold, or that they are not what was
+// written: reading one means checking every signature in it.
 type inspections struct {
 	mu    sync.Mutex
 	known map[string]inspection
@@ -55,6 +57,37 @@ type inspections struct {
 
 func (i *inspections) init() {
 	i.known, i.slots = map[string]inspection{}, make(chan struct{}, maxDownloads)
+}
+
+// slot waits until a file may be read: each costs many times its size in memory
+// while it is.
+func (i *inspections) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case i.slots <- struct{}{}:
+		return func() { <-i.slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for other evidence to be read: %w", ctx.Err())
+	}
+}
+
+func (i *inspections) find(info fs.FileInfo) (inspection, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	known, there := i.known[info.Name()]
+	if !there || known.Size != info.Size() || !known.modified.Equal(info.ModTime()) {
+		return inspection{}, false
+	}
+	return known, true
+}
+
+func (i *inspections) keep(info fs.FileInfo, out inspection) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.known) >= maxInspected {
+		clear(i.known)
+	}
+	out.Size, out.modified = info.Size(), info.ModTime()
+	i.known[info.Name()] = out
 }
 
 // openEvidence opens the file that an incident recorded, and no other: by its
@@ -91,10 +124,9 @@ func (s *Site) openEvidence(inc *evidence.Incident) (*os.File, fs.FileInfo, erro
 	return f, before, nil
 }
 
-// load reads a file as a whole and checks it against the sum in its name.
+// load reads a file as a whole and checks it against the sum in its name. Its
+// caller has a slot. With errChanged it tells of the file too.
 func (s *Site) load(inc *evidence.Incident) ([]byte, fs.FileInfo, error) {
-	s.evidence.slots <- struct{}{}
-	defer func() { <-s.evidence.slots }()
 	f, info, err := s.openEvidence(inc)
 	if err != nil {
 		return nil, nil, err
@@ -106,43 +138,54 @@ func (s *Site) load(inc *evidence.Incident) ([]byte, fs.FileInfo, error) {
 	}
 	sum := sha256.Sum256(text)
 	if !strings.HasSuffix(strings.TrimSuffix(info.Name(), ".json"), "-"+hex.EncodeToString(sum[:8])) {
-		return nil, nil, errChanged
+		return nil, info, errChanged
 	}
 	return text, info, nil
 }
 
-func (s *Site) inspect(inc *evidence.Incident) (inspection, error) {
+// remembered gives what is known of the file as it is now.
+func (s *Site) remembered(inc *evidence.Incident) (out inspection, there bool, err error) {
 	f, info, err := s.openEvidence(inc)
 	if err != nil {
-		return inspection{}, err
+		return inspection{}, false, err
 	}
 	_ = f.Close()
-	name := info.Name()
-	s.evidence.mu.Lock()
-	known, there := s.evidence.known[name]
-	s.evidence.mu.Unlock()
-	if there && known.Size == info.Size() && known.modified.Equal(info.ModTime()) {
-		return known, nil
+	out, there = s.evidence.find(info)
+	return out, there, out.failed
+}
+
+func (s *Site) inspect(ctx context.Context, inc *evidence.Incident) (inspection, error) {
+	if out, there, err := s.remembered(inc); there || err != nil {
+		return out, err
 	}
-	text, info, err := s.load(inc)
+	release, err := s.evidence.slot(ctx)
 	if err != nil {
 		return inspection{}, err
 	}
-	parsed, err := evidence.Parse(text)
+	defer release()
+	// Meanwhile another visitor may have had it read.
+	if out, there, err := s.remembered(inc); there || err != nil {
+		return out, err
+	}
+	text, info, err := s.load(inc)
+	var parsed *evidence.File
+	if err == nil {
+		if parsed, err = evidence.Parse(text); err != nil {
+			err = fmt.Errorf("%w: %w", errChanged, err)
+		}
+	}
 	if err != nil {
-		return inspection{}, fmt.Errorf("%w: %w", errChanged, err)
+		if info != nil {
+			s.evidence.keep(info, inspection{failed: err})
+		}
+		return inspection{}, err
 	}
 	sum := sha256.Sum256(text)
-	out := inspection{Known: true, AuditorKey: label(parsed.AuditorKey), SHA256: hex.EncodeToString(sum[:]), Size: info.Size(), modified: info.ModTime()}
+	out := inspection{Known: true, AuditorKey: label(parsed.AuditorKey), SHA256: hex.EncodeToString(sum[:]), Size: info.Size()}
 	if parsed.Proof != nil {
 		out.Proof, out.ProofTx, out.ServerKey = true, parsed.Proof.Tx, fingerprint(parsed.Proof.Key)
 	}
-	s.evidence.mu.Lock()
-	defer s.evidence.mu.Unlock()
-	if len(s.evidence.known) >= maxInspected {
-		clear(s.evidence.known)
-	}
-	s.evidence.known[name] = out
+	s.evidence.keep(info, out)
 	return out, nil
 }
 
@@ -163,7 +206,13 @@ func (s *Site) download(w http.ResponseWriter, r *http.Request) {
 		s.unreadable(w, r, "the incident", err)
 		return
 	}
+	release, err := s.evidence.slot(ctx)
+	if err != nil {
+		s.unreadable(w, r, "the evidence", err)
+		return
+	}
 	text, info, err := s.load(&inc)
+	release()
 	if err != nil {
 		s.opts.Logger.Warn("reading an evidence file for a visitor", "incident", inc.ID, "error", err)
 		code := http.StatusInternalServerError
