@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 # Packages in which goroutines meet.
-CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web ./internal/attack ./internal/mirror ./internal/page ./internal/history
+CONCURRENT = ./internal/audit ./internal/store ./internal/wire ./internal/ledger ./internal/alert ./internal/web ./internal/attack ./internal/mirror ./internal/history
 FUZZTIME ?= 60s
 
 .PHONY: build check fmt vet staticcheck test race vuln fuzz bench generate docs image dist deploy
