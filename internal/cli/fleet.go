@@ -272,5 +272,7 @@ func (a *auditor) beats(ctx context.Context, hearts []*alert.Heartbeat) error {
 // that came to a verdict.
 func fullRound(s *audit.Status, since time.Time) bool {
 	active := slices.DeleteFunc(slices.Clone(s.Ledgers), func(l audit.LedgerStatus) bool { return l.Paused || l.Retired })
-	return len(active) > 0 && !slices.ContainsFunc(active, func(l audit.LedgerStatus) bool { return !l.LastAttempt.After(since) || l.Last.Verdict == evidence.Undetermined })
+	return len(active) > 0 && !slices.ContainsFunc(active, func(l audit.LedgerStatus) bool {
+		return !l.LastAttempt.After(since) || l.Last.Verdict == evidence.Undetermined
+	})
 }
