@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 
@@ -60,7 +55,7 @@ type scopeSink struct {
 // checkConfig reads what the configuration names and prints what would be
 // audited. It connects to nothing and makes nothing.
 func checkConfig(env *Env, c *config.Config, warnings []config.Warning) error {
-	if err := checkNamed(env, c); err != nil {
+	if err := checkNamed(c); err != nil {
 		return usage(err)
 	}
 	all := describe(c, warnings)
@@ -77,7 +72,7 @@ func checkConfig(env *Env, c *config.Config, warnings []config.Warning) error {
 }
 
 // checkNamed finds everything that is wrong with the files that are named.
-func checkNamed(env *Env, c *config.Config) error {
+func checkNamed(c *config.Config) error {
 	var wrong []error
 	told := map[string]bool{}
 	add := func(where string, err error) {
@@ -104,70 +99,12 @@ func checkNamed(env *Env, c *config.Config) error {
 	}
 	for i := range c.Sinks {
 		s := &c.Sinks[i]
-		add(c.SinkProvenance(s.Name)+": sink "+s.Name, checkSinkFiles(env, s))
+		_, _, err := sinkOf(c, s)
+		add(c.SinkProvenance(s.Name)+": sink "+s.Name, err)
 	}
+	_, err := rulesOf(c)
+	add("sinks", err)
 	return errors.Join(wrong...)
-}
-
-func checkSinkFiles(env *Env, s *config.Sink) error {
-	at := func(name string) string {
-		if filepath.IsAbs(name) {
-			return name
-		}
-		return filepath.Join(env.WorkDir, name)
-	}
-	switch {
-	case s.CAFile != "":
-		pem, err := readSmall(at(s.CAFile))
-		if err != nil {
-			return fmt.Errorf("reading ca-file: %w; name a PEM file that this user can read", err)
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s holds no certificate; it must be the PEM certificates of the authorities", s.CAFile)
-		}
-	case s.Command != "":
-		info, err := os.Stat(s.Command)
-		switch {
-		case err != nil:
-			return fmt.Errorf("finding the command: %w; name a program that there is", err)
-		case !info.Mode().IsRegular() || !executable(info):
-			return fmt.Errorf("%s is no program that can be run; chmod +x it, or name another", s.Command)
-		}
-	case s.Directory != "":
-		entries, err := os.ReadDir(s.Directory)
-		if err != nil {
-			return fmt.Errorf("reading the directory of programs: %w; make it, or name another", err)
-		}
-		for _, e := range entries {
-			if info, err := os.Stat(filepath.Join(s.Directory, e.Name())); err == nil && info.Mode().IsRegular() && executable(info) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%s holds no program that can be run, so that nobody would be told; put one there and chmod +x it", s.Directory)
-	}
-	return nil
-}
-
-// executable knows permissions where there are any.
-func executable(info os.FileInfo) bool {
-	return info.Mode().Perm()&0o111 != 0 || os.PathSeparator == '\\'
-}
-
-// readSmall reads a PEM file. A pipe of that name must not hold the program up.
-func readSmall(name string) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // read-only: nothing is lost
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
 func describe(c *config.Config, warnings []config.Warning) scope {

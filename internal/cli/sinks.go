@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"immuaudit/evidence"
 	"immuaudit/internal/alert"
@@ -81,31 +82,39 @@ func sinksOf(c *config.Config) ([]sinkEntry, []*alert.Heartbeat, error) {
 		unmade = unmade[1:]
 	}
 	var hearts []*alert.Heartbeat
-	for _, s := range c.Sinks {
-		roots, err := authorities(s.CAFile)
-		if err != nil {
+	for i := range c.Sinks {
+		s := &c.Sinks[i]
+		sink, heart, err := sinkOf(c, s)
+		switch {
+		case err != nil:
 			return nil, nil, usagef("sink %q: %w", s.Name, err)
+		case heart != nil:
+			hearts = append(hearts, heart)
+		default:
+			unmade[0].Sink, unmade = sink, unmade[1:]
 		}
-		if s.Type == heartbeatSink {
-			h, err := alert.NewHeartbeat(alert.HeartbeatOptions{
-				Name: s.Name, URL: s.URL, Username: s.Username, Password: s.Password, Servers: beating(c, &s), Roots: roots, Version: version().Version,
-			})
-			if err != nil {
-				return nil, nil, usagef("sink %q: %w", s.Name, err)
-			}
-			hearts = append(hearts, h)
-			continue
-		}
-		if unmade[0].Sink, err = sinkOf(&s, roots); err != nil {
-			return nil, nil, usagef("sink %q: %w", s.Name, err)
-		}
-		unmade = unmade[1:]
 	}
 	return sinks, hearts, nil
 }
 
-func sinkOf(s *config.Sink, roots *x509.CertPool) (alert.Sink, error) {
+// sinkOf makes one of the two: what is told of events, or a heartbeat.
+func sinkOf(c *config.Config, s *config.Sink) (alert.Sink, *alert.Heartbeat, error) {
+	roots, err := authorities(s.CAFile)
+	if err != nil {
+		return nil, nil, err
+	}
 	v := version().Version
+	if s.Type == heartbeatSink {
+		h, err := alert.NewHeartbeat(alert.HeartbeatOptions{
+			Name: s.Name, URL: s.URL, Username: s.Username, Password: s.Password, Servers: beating(c, s), Roots: roots, Version: v,
+		})
+		return nil, h, err
+	}
+	sink, err := told(s, roots, v)
+	return sink, nil, err
+}
+
+func told(s *config.Sink, roots *x509.CertPool, v string) (alert.Sink, error) {
 	switch s.Type {
 	case "webhook":
 		return alert.NewWebhook(alert.WebhookOptions{Name: s.Name, URL: s.URL, Username: s.Username, Password: s.Password, Roots: roots, Version: v})
@@ -159,17 +168,24 @@ func beating(c *config.Config, s *config.Sink) []string {
 }
 
 // authorities reads the certificates that a receiver is trusted by; nil for the
-// system's.
+// system's. A pipe of that name must not hold the program up.
 func authorities(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("reading the receiver's authorities: %w; correct ca-file", err)
 	}
-	defer f.Close()
-	pem, err := io.ReadAll(io.LimitReader(f, maxAuthorities))
+	defer f.Close() // read-only: nothing is lost
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", file)
+	}
+	var pem []byte
+	if err == nil {
+		pem, err = io.ReadAll(io.LimitReader(f, maxAuthorities))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the receiver's authorities: %w; correct ca-file", err)
 	}
