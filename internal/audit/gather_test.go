@@ -85,7 +85,7 @@ func newFleet(t *testing.T, ledgers int, remembered evidence.Remembered) *fleet 
 	}
 	e, err := New(t.Context(), Options{
 		Server: f.server, Memory: f.book, Name: "production", List: true, Matches: func(string) bool { return true },
-		Interval: 5 * time.Second, WalkLimit: 10, StaleAfter: 5 * time.Minute, Tags: []string{"gold"},
+		Interval: 20 * time.Second, WalkLimit: 10, StaleAfter: 5 * time.Minute, Tags: []string{"gold"},
 		Sinks: []SinkRule{{Name: "all", Wants: func(evidence.Event) (bool, bool) { return true, false }}},
 	})
 	if err != nil {
@@ -110,7 +110,9 @@ func (f *fleet) fail(reason evidence.Reason, after time.Duration, about func(db 
 		well = s.state
 		s.state = func(db string) (proof.SignedState, error) {
 			if about(db) {
-				<-time.After(after)
+				if after > 0 { // two due timers received from at once in a bubble confuse the race detector of Go 1.26 (golang/go#78156)
+					<-time.After(after)
+				}
 				return proof.SignedState{}, fault(reason)
 			}
 			return well(db)
@@ -148,7 +150,7 @@ func TestOneAlertForAServer(t *testing.T) {
 		f.told(time.Minute, "first-contact production/ 200")
 		repair := f.fail(evidence.Unreachable, 0, everyOne)
 		f.told(6*time.Minute, "stale production/ 200")
-		f.told(3 * time.Hour) // nothing more
+		f.told(time.Hour) // nothing more
 		repair()
 		f.told(time.Minute, "recovered production/ 0")
 		f.stop()
@@ -171,7 +173,7 @@ func TestAHangingServerIsNoStorm(t *testing.T) {
 		f := newFleet(t, 200, evidence.Remembered{})
 		f.told(time.Minute, "first-contact production/ 200")
 		repair := f.fail(evidence.Timeout, 10*time.Second, everyOne)
-		<-time.After(5 * time.Hour)
+		<-time.After(2 * time.Hour)
 		synctest.Wait()
 		told := f.book.take()
 		if len(told) < 1 || len(told) > 2 || told[0].Name.Database != "" || told[len(told)-1].Ledgers < 100 {

@@ -257,7 +257,7 @@ func (r *rig) start() *running {
 // await takes reports until one is as wanted.
 func (run *running) await(what string, want func(evidence.Report) bool) evidence.Report {
 	run.t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	var last evidence.Report
 	for {
 		select {
@@ -281,7 +281,7 @@ func poll(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for !cond() {
 		select {
 		case <-ticker.C:

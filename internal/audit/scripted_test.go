@@ -147,7 +147,7 @@ func (g *gate) await(t testing.TB, what string) {
 	t.Helper()
 	select {
 	case <-g.reached:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("waited in vain: %s", what)
 	}
 }
