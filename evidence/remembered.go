@@ -9,4 +9,7 @@ type Remembered struct {
 	Open  []Incident
 	// Marks are the states between walked and proven that the walk must meet.
 	Marks map[Name][]proof.State
+	// Out are the stale events, the newest of its ledger or server each, after
+	// which nothing recovered.
+	Out []Event
 }

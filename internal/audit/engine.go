@@ -264,6 +264,9 @@ func (e *Engine) add(database string) *ledger {
 		l.past = &mirrored{open: func(anew bool) (Mirror, error) { return e.o.Mirror(l.name, anew) }}
 	}
 	l.paused = !e.wanted(database)
+	if ev, out := e.news.out[database]; out { // before the auditor was started
+		l.stale, l.undetermined = true, ev.At
+	}
 	e.ledgers[database] = l
 	return l
 }
@@ -325,6 +328,9 @@ func (e *Engine) reload(ctx context.Context) error {
 	}
 	e.o.Common.remember(remembered.Trust)
 	e.mu.Lock()
+	if e.news.out == nil {
+		e.resume(remembered.Out, time.Now())
+	}
 	e.generation = gen
 	e.mu.Unlock()
 	return nil

@@ -64,9 +64,6 @@ func (e *Engine) collect(ev evidence.Event) {
 func (e *Engine) outage(ev evidence.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.news.out == nil {
-		e.news.out, e.news.told, e.news.alone = map[string]evidence.Event{}, map[string]bool{}, map[string]time.Time{}
-	}
 	e.news.out[ev.Name.Database] = ev
 	e.news.change()
 }
@@ -82,6 +79,38 @@ func (e *Engine) recovery(ev evidence.Event) {
 		e.news.events = append(e.news.events, ev)
 	}
 	e.news.leave(db)
+}
+
+// resume goes on with the outages of an auditor that ran before: who was told of
+// one is told when it ends, and not told of it again now. e.mu is held.
+func (e *Engine) resume(out []evidence.Event, now time.Time) {
+	n := &e.news
+	n.out, n.told, n.alone = map[string]evidence.Event{}, map[string]bool{}, map[string]time.Time{}
+	for _, ev := range out { // the oldest first
+		switch {
+		case ev.Name.Server != e.o.Name:
+		case ev.Name.Database != "":
+			n.out[ev.Name.Database] = ev
+			// What there was no time to tell of is told now.
+			if !n.whole && now.Sub(ev.At) > gatherNews+alarmWithin {
+				n.told[ev.Name.Database], n.alone[ev.Name.Database] = true, ev.At
+			}
+			n.change()
+			if l := e.ledgers[ev.Name.Database]; l != nil {
+				l.mu.Lock()
+				l.stale, l.undetermined = true, ev.At
+				l.mu.Unlock()
+			}
+		case ev.Ledgers == 0:
+			e.mute = e.o.List
+		default:
+			n.whole, n.wholeAt, n.wholeWait = true, ev.At, wholeSoon
+			for db := range n.out { // it stands for all before it
+				n.told[db] = true
+				delete(n.alone, db)
+			}
+		}
+	}
 }
 
 // leave takes a ledger out of those that cannot be audited.
@@ -178,7 +207,7 @@ func (e *Engine) outages(now time.Time, all bool) (out []evidence.Event) {
 	defer e.mu.Unlock()
 	n := &e.news
 	for db := range n.out { // those that are not audited any more are not awaited
-		if l := e.ledgers[db]; l == nil || l.idle() {
+		if l := e.ledgers[db]; l == nil && !(e.o.List && e.listed.IsZero()) || l != nil && l.idle() {
 			n.leave(db)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type notebook struct {
 	told       []evidence.Event
 	incidents  []evidence.Incident
 	isFull     bool
+	trust      map[evidence.Name]evidence.Trust
 }
 
 func (n *notebook) full(yes bool) {
@@ -36,6 +38,18 @@ func (n *notebook) Load(context.Context) (*evidence.Remembered, error) {
 	defer n.mu.Unlock()
 	r := n.remembered
 	r.Marks = map[evidence.Name][]proof.State{}
+	r.Trust = slices.AppendSeq(slices.Clone(r.Trust), maps.Values(n.trust))
+	newest := map[evidence.Name]evidence.Event{}
+	for _, ev := range n.recorded {
+		if ev.Type == evidence.EventStale || ev.Type == evidence.EventRecovered {
+			newest[ev.Name] = ev
+		}
+	}
+	for _, ev := range n.recorded {
+		if ev.Type == evidence.EventStale && newest[ev.Name].ID == ev.ID {
+			r.Out = append(r.Out, ev)
+		}
+	}
 	return &r, nil
 }
 
@@ -46,6 +60,14 @@ func (n *notebook) Apply(_ context.Context, c evidence.Change) error {
 	defer n.mu.Unlock()
 	if n.isFull {
 		return errors.New("no space left on device")
+	}
+	if c.Trust != nil {
+		if n.trust == nil {
+			n.trust = map[evidence.Name]evidence.Trust{}
+		}
+		t := *c.Trust
+		t.Version++
+		n.trust[t.Name] = t
 	}
 	n.recorded = append(n.recorded, c.Events...)
 	n.incidents = append(n.incidents, c.Incidents...)
@@ -83,6 +105,14 @@ func newFleet(t *testing.T, ledgers int, remembered evidence.Remembered) *fleet 
 		s.DB = db
 		return s, err
 	}
+	f.begin()
+	return f
+}
+
+// begin has an auditor run, the first one or the next.
+func (f *fleet) begin() {
+	t := f.t
+	t.Helper()
 	e, err := New(t.Context(), Options{
 		Server: f.server, Memory: f.book, Name: "production", List: true, Matches: func(string) bool { return true },
 		Interval: 20 * time.Second, WalkLimit: 10, StaleAfter: 5 * time.Minute, Tags: []string{"gold"},
@@ -100,7 +130,6 @@ func newFleet(t *testing.T, ledgers int, remembered evidence.Remembered) *fleet 
 			t.Error(err)
 		}
 	}
-	return f
 }
 
 // fail has calls fail that are about a database of whose name this is true.
@@ -271,6 +300,72 @@ func TestGatheredSurvivesAFullDisk(t *testing.T) {
 		f.told(10 * time.Minute)
 		f.book.full(false)
 		f.told(time.Minute, "stale production/ 5")
+		f.stop()
+	})
+}
+
+// Another auditor that goes on with the same state knows what is out, and of
+// what somebody was told.
+func TestOutagesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ledgers      int
+		stale, again string
+	}{
+		{1, "stale production/db0000 0", "recovered production/db0000 0"},
+		{20, "stale production/ 20", "recovered production/ 0"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, c.ledgers, evidence.Remembered{})
+			<-time.After(time.Minute)
+			f.book.take()
+			repair := f.fail(evidence.NotLoaded, 0, everyOne)
+			f.told(6*time.Minute, c.stale)
+			f.stop()
+			f.told(0)
+			f.begin()
+			f.told(20 * time.Minute) // nothing twice
+			f.told(24*time.Hour, c.stale)
+			f.stop()
+			repair()
+			f.begin()
+			f.told(20*time.Minute, c.again)
+			f.stop()
+			f.begin()
+			f.told(time.Hour)
+			f.stop()
+		})
+	}
+}
+
+// What was recorded, but not told of, when the auditor was killed.
+func TestOutagesAreToldAfterAKill(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, evidence.Remembered{})
+		<-time.After(time.Minute)
+		f.fail(evidence.NotLoaded, 0, everyOne)
+		f.stop()
+		f.book.take()
+		f.book.recorded = append(f.book.recorded, evidence.Event{
+			ID: "x", Type: evidence.EventStale, At: time.Now(), Name: evidence.Name{Server: "production", Database: "db0000"}, Message: "m", Tags: []string{"gold"},
+		})
+		<-time.After(time.Second)
+		f.begin()
+		f.told(time.Minute, "stale production/db0000 0")
+		f.stop()
+	})
+}
+
+// A server that could not be listed when the auditor was stopped is listed again.
+func TestListedAgainAfterARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 0, evidence.Remembered{})
+		f.stop()
+		f.book.recorded = append(f.book.recorded, evidence.Event{ID: "x", Type: evidence.EventStale, At: time.Now(), Name: evidence.Name{Server: "production"}})
+		f.begin()
+		f.told(time.Minute, "recovered production/ 0")
 		f.stop()
 	})
 }

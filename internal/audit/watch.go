@@ -61,8 +61,8 @@ func (e *Engine) turn(ctx context.Context) {
 	}
 	// A server that was never reached, now or earlier, has no ledger that could grow stale.
 	mute := len(e.ledgers) == 0 && e.o.List && e.listed.IsZero() && e.o.StaleAfter > 0 && now.Sub(e.started) >= e.o.StaleAfter
-	stale, recovered := mute && !e.mute, !mute && e.mute
-	e.mute = mute
+	stale, recovered := mute && !e.mute, e.mute && (len(e.ledgers) > 0 || !e.listed.IsZero())
+	e.mute = (e.mute || mute) && !recovered
 	if mute && e.serverErr == "" { // the first call is still waited for
 		e.serverErr = "no answer yet"
 	}

@@ -48,7 +48,10 @@ func (s *Store) Load(ctx context.Context) (*evidence.Remembered, error) {
 		if err != nil {
 			return err
 		}
-		r.Open, err = s.incidents(ctx, q, "WHERE status = 'open'")
+		if r.Open, err = s.incidents(ctx, q, "WHERE status = 'open'"); err != nil {
+			return err
+		}
+		r.Out, err = s.events(ctx, q, outages, string(evidence.EventStale), string(evidence.EventRecovered), string(evidence.EventStale))
 		return err
 	})
 	if err != nil {
@@ -104,7 +107,7 @@ func (s *Store) Verify(ctx context.Context) error {
 
 // verifyRest looks at what is not part of the digest: events, the outbox, sinks.
 func (s *Store) verifyRest(ctx context.Context, q querier) error {
-	if _, err := s.events(ctx, q, 0, -1); err != nil {
+	if _, err := s.events(ctx, q, ""); err != nil {
 		return err
 	}
 	rows, err := q.QueryContext(ctx, "SELECT "+pendingColumns+" FROM outbox")
@@ -288,15 +291,19 @@ func (s *Store) Incident(ctx context.Context, idOrPrefix string) (evidence.Incid
 func (s *Store) Events(ctx context.Context, since time.Time, limit int) ([]evidence.Event, error) {
 	var list []evidence.Event
 	err := s.read(ctx, func(q querier) (err error) {
-		list, err = s.events(ctx, q, instant(since), max(0, limit))
+		list, err = s.events(ctx, q, "WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", instant(since), max(0, limit))
 		return err
 	})
 	slices.Reverse(list)
 	return list, err
 }
 
-func (s *Store) events(ctx context.Context, q querier, since int64, limit int) ([]evidence.Event, error) {
-	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, type, lasting, at, body, sum FROM event WHERE at >= ? ORDER BY at DESC, seq DESC LIMIT ?", since, limit)
+// outages are the newest events of stale and recovered, of each name one, that
+// are stale.
+const outages = `WHERE seq IN (SELECT max(seq) FROM event WHERE lasting = 0 AND type IN (?, ?) GROUP BY server, database) AND type = ? ORDER BY seq`
+
+func (s *Store) events(ctx context.Context, q querier, which string, args ...any) ([]evidence.Event, error) {
+	rows, err := q.QueryContext(ctx, "SELECT seq, sequence, server, database, type, lasting, at, body, sum FROM event "+which, args...)
 	if err != nil {
 		return nil, err
 	}

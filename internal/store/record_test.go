@@ -77,3 +77,19 @@ func populate(t *testing.T, v reflect.Value, n int) {
 		t.Fatalf("a field of type %s is not filled", v.Type())
 	}
 }
+
+// What is out is the newest stale event of a name that nothing recovered from,
+// of the server as of a ledger.
+func TestOutagesAreLoaded(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	one, other, server := ledger("prod", "one"), ledger("prod", "other"), ledger("prod", "")
+	apply(t, s, evidence.Change{Events: []evidence.Event{
+		eventOf(one, evidence.EventStale, "1"), eventOf(other, evidence.EventStale, "2"), eventOf(server, evidence.EventStale, "3"),
+		eventOf(one, evidence.EventRecovered, "4"), eventOf(other, evidence.EventFirstContact, "5"), eventOf(server, evidence.EventStale, "6"),
+	}})
+	r, err := s.Load(t.Context())
+	if err != nil || len(r.Out) != 2 || r.Out[0].ID != "2" || r.Out[1].ID != "6" || r.Out[0].Name != other {
+		t.Fatalf("%+v, %v", r, err)
+	}
+}
