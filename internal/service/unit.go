@@ -29,7 +29,8 @@ func unit(f *Facts, o *Options) string {
 	line("Type=notify")
 	line("NotifyAccess=main")
 	line("ExecStart=", execWord(f.Paths.Binary), " audit-mode --config ", execWord(f.Paths.Config))
-	line("ExecReload=/bin/kill -HUP $MAINPID")
+	// The shell's own kill: there is not always a program of that name.
+	line("ExecReload=/bin/sh -c 'kill -HUP ${MAINPID}'")
 	line("User=", Account)
 	line("Group=", Account)
 	line("UMask=0077")
