@@ -129,6 +129,8 @@ type Incident struct {
 	// SoundAt is when all that was damaged was last found sound again, for
 	// kinds about data.
 	SoundAt time.Time
+	// Told is how many of Findings somebody was told of.
+	Told int
 	// RemindedAt is when somebody was last told that it is still open.
 	RemindedAt time.Time
 	// AckedAt, AckedBy, AckedNote: an operator knows; reminders stop.

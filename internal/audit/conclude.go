@@ -249,16 +249,7 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		if e.o.Comparisons && !out.behind {
 			e.compared(&c, l.name, v, out, now)
 		}
-		before := len(open[i].Findings)
 		grown := kind.AboutData() && e.extend(v, &open[i], out)
-		l.mu.Lock()
-		if l.grown == nil && grown {
-			l.grown = map[string]int{}
-		}
-		if grown {
-			l.grown[open[i].ID] += len(open[i].Findings) - before
-		}
-		l.mu.Unlock()
 		if wasAgreed && !kind.AboutData() || grown || now.Sub(l.saved()) >= saveEvery {
 			if open[i].EvidenceError != "" && out.investigated && !grown { // the disk may be well again
 				open[i].EvidenceError = ""
@@ -312,7 +303,7 @@ func (e *Engine) openIncident(ctx context.Context, l *ledger, v *view, out *outc
 	kind := evidence.Worst(out.findings)
 	inc := evidence.Incident{
 		ID: newIncidentID(now), Name: l.name, UUID: e.o.Server.UUID(), Kind: kind, Status: evidence.Open,
-		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Trusted: v.trust.Proven, Observed: out.observed,
+		OpenedAt: now, LastSeen: now, Seen: 1, Findings: out.findings, Told: len(out.findings), Trusted: v.trust.Proven, Observed: out.observed,
 		Divergence: out.divergence,
 	}
 	e.testify(v, &inc, out)

@@ -178,9 +178,7 @@ type ledger struct {
 	checked      proof.State // how far new values are verified that are not trusted yet
 	// unsaved are the events of incidents in open that are not on disk yet.
 	unsaved []evidence.Event
-	// grown counts the damage of each incident that was found after it was
-	// told of, which was last at grownTold.
-	grown     map[string]int
+	// grownTold is when somebody was last told that damage has grown.
 	grownTold time.Time
 
 	busy      atomic.Bool // a round is in flight

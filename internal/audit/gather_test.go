@@ -369,3 +369,22 @@ func TestListedAgainAfterARestart(t *testing.T) {
 		f.stop()
 	})
 }
+
+// Damage that was found and not told of when the auditor was killed is told of
+// by the next one.
+func TestGrowthIsToldAfterAKill(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, evidence.Remembered{Open: []evidence.Incident{{
+			ID: "20261123-aaaa", Version: 1, Name: evidence.Name{Server: "production", Database: "db0000"}, Kind: evidence.Value, Status: evidence.Open,
+			OpenedAt: time.Now(), AckedAt: time.Now(), Told: 1,
+			Findings: []evidence.Finding{{Kind: evidence.Value, Tx: 1, Detail: "one"}, {Kind: evidence.Value, Tx: 2, Detail: "another"}},
+		}}})
+		f.told(time.Minute, "damage production/db0000 0", "first-contact production/db0000 0")
+		f.told(3 * time.Hour)
+		f.stop()
+		if last := f.book.incidents[len(f.book.incidents)-1]; last.Told != 2 {
+			t.Errorf("stored: %+v", last)
+		}
+	})
+}

@@ -41,27 +41,27 @@ func reminds(inc *evidence.Incident, now time.Time) bool {
 
 // grew reports whether more damage was found than was told. l.mu is held.
 func (l *ledger) grew(inc *evidence.Incident, now time.Time) bool {
-	return inc.Version > 0 && l.grown[inc.ID] > 0 && now.Sub(l.grownTold) >= growthEvery
+	return inc.Version > 0 && inc.Kind.AboutData() && len(inc.Findings) > inc.Told && now.Sub(l.grownTold) >= growthEvery
 }
 
 // remindOf stores and tells what is owed. l.writing is held.
 func (e *Engine) remindOf(ctx context.Context, l *ledger, now time.Time) {
 	l.mu.Lock()
 	open := slices.Clone(l.open)
-	grown := map[string]int{}
+	grown := make([]bool, len(open))
 	for i := range open {
-		if l.grew(&open[i], now) {
-			grown[open[i].ID] = l.grown[open[i].ID]
-		}
+		grown[i] = l.grew(&open[i], now)
 	}
 	l.mu.Unlock()
 	var c evidence.Change
 	for i := range open {
 		inc := &open[i]
-		if more := grown[inc.ID]; more > 0 {
+		told := inc.Told
+		if grown[i] {
+			inc.Told = len(inc.Findings)
 			ev := tamperedEvent(inc)
 			ev.Type, ev.At = evidence.EventDamage, now
-			ev.Message = fmt.Sprintf("%d more places are damaged, %d in all that are known; the newest: %s", more, len(inc.Findings), inc.Findings[len(inc.Findings)-1].Detail)
+			ev.Message = fmt.Sprintf("%d more places are damaged, %d in all that are known; the newest: %s", len(inc.Findings)-told, len(inc.Findings), inc.Findings[len(inc.Findings)-1].Detail)
 			e.tell(&c, ev)
 		}
 		if reminds(inc, now) {
@@ -70,6 +70,8 @@ func (e *Engine) remindOf(ctx context.Context, l *ledger, now time.Time) {
 			ev.Message = fmt.Sprintf("open since %s and not acknowledged: %s. Next: immuclient incident show %s", inc.OpenedAt.UTC().Format(time.RFC3339), ev.Message, inc.ID)
 			e.tell(&c, ev)
 			inc.RemindedAt = now
+		}
+		if inc.Told > told || inc.RemindedAt.Equal(now) {
 			c.Incidents = append(c.Incidents, *inc)
 		}
 	}
@@ -94,10 +96,7 @@ func (e *Engine) remindOf(ctx context.Context, l *ledger, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open = open
-	if len(grown) > 0 {
+	if slices.Contains(grown, true) {
 		l.grownTold = now
-		for id := range grown {
-			delete(l.grown, id)
-		}
 	}
 }

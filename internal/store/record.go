@@ -164,6 +164,7 @@ type incidentRecord struct {
 	LastSeen      time.Time            `json:"last_seen,omitzero"`
 	Seen          uint64               `json:"seen"`
 	SoundAt       time.Time            `json:"sound_at,omitzero"`
+	Told          int                  `json:"told"`
 	RemindedAt    time.Time            `json:"reminded_at,omitzero"`
 	AckedAt       time.Time            `json:"acked_at,omitzero"`
 	AckedBy       string               `json:"acked_by,omitempty"`
@@ -180,7 +181,7 @@ func recordIncident(i evidence.Incident) incidentRecord {
 		UUID: i.UUID, Kind: i.Kind, OpenedAt: plain(i.OpenedAt), Findings: i.Findings,
 		Trusted: recordSigned(i.Trusted), Observed: recordSigned(i.Observed), Divergence: i.Divergence,
 		LastSeen: plain(i.LastSeen), Seen: i.Seen, SoundAt: plain(i.SoundAt),
-		RemindedAt: plain(i.RemindedAt), AckedAt: plain(i.AckedAt), AckedBy: i.AckedBy, AckedNote: i.AckedNote,
+		Told: i.Told, RemindedAt: plain(i.RemindedAt), AckedAt: plain(i.AckedAt), AckedBy: i.AckedBy, AckedNote: i.AckedNote,
 		ClosedAt: plain(i.ClosedAt), ClosedBy: i.ClosedBy, CloseNote: i.CloseNote,
 		Evidence: i.Evidence, EvidenceError: i.EvidenceError,
 	}
@@ -191,7 +192,7 @@ func (r incidentRecord) incident(id string, version uint64, name evidence.Name, 
 		ID: id, Version: version, Name: name, UUID: r.UUID, Kind: r.Kind, Status: status,
 		OpenedAt: r.OpenedAt, Findings: r.Findings,
 		Trusted: r.Trusted.signed(), Observed: r.Observed.signed(), Divergence: r.Divergence,
-		LastSeen: r.LastSeen, Seen: r.Seen, SoundAt: r.SoundAt, RemindedAt: r.RemindedAt, AckedAt: r.AckedAt, AckedBy: r.AckedBy, AckedNote: r.AckedNote,
+		LastSeen: r.LastSeen, Seen: r.Seen, SoundAt: r.SoundAt, Told: r.Told, RemindedAt: r.RemindedAt, AckedAt: r.AckedAt, AckedBy: r.AckedBy, AckedNote: r.AckedNote,
 		ClosedAt: r.ClosedAt, ClosedBy: r.ClosedBy, CloseNote: r.CloseNote,
 		Evidence: r.Evidence, EvidenceError: r.EvidenceError,
 	}
