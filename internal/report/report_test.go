@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,9 +79,15 @@ func audited(t testing.TB, m *memory, outcome func(name evidence.Name, at time.T
 	return h
 }
 
+// key is the same in each run, so that what a fuzzer found verifies in the next.
 func key(t testing.TB) *evidence.Key {
 	t.Helper()
-	k, err := evidence.LoadOrCreateKey(t.TempDir())
+	dir := t.TempDir()
+	const private = "PRIVATE+KEY+immuaudit-0123456789ab+70575045+AaG7a+ivytGV7RI8gRRJCT5A77/UDafC3MZQTq4MXMeF\n"
+	if err := os.WriteFile(filepath.Join(dir, "auditor.key"), []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k, err := evidence.LoadKey(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
