@@ -17,6 +17,7 @@ import (
 	"immuaudit/evidence"
 	"immuaudit/internal/audit"
 	"immuaudit/internal/config"
+	"immuaudit/internal/history"
 	"immuaudit/internal/store"
 	"immuaudit/proof"
 )
@@ -423,7 +424,11 @@ otherwise. Stop the auditor first.`,
 						return stored(err)
 					}
 				}
-				renameMirrors(s, slog.New(slog.NewTextHandler(env.Stderr, nil)), renamed)
+				log := slog.New(slog.NewTextHandler(env.Stderr, nil))
+				renameMirrors(s, log, renamed)
+				if err := history.Rename(ctx, s.Dir(), renamed); err != nil {
+					log.Warn("the history could not be renamed; plots and reports keep it under the old name", "error", err)
+				}
 				fmt.Fprintf(env.Stdout, "renamed %s to %s\n", shown(args[0]), shown(args[1]))
 				return nil
 			})

@@ -152,6 +152,55 @@ func TestProcessAfterProcess(t *testing.T) {
 	}
 }
 
+func TestRename(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	other, third := evidence.Name{Server: "production", Database: "defaultdb"}, evidence.Name{Server: "production", Database: "third"}
+	rename := func(from, to evidence.Name) {
+		t.Helper()
+		if err := Rename(t.Context(), dir, map[evidence.Name]evidence.Name{from: to}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename(ledger, other)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Fatalf("a history was made: %v, %v", entries, err)
+	}
+	has := func(name evidence.Name, want int) {
+		t.Helper()
+		h := open(t, dir, Options{ReadOnly: true})
+		list, err := h.Of(t.Context(), name, time.Time{}, noon.AddDate(1, 0, 0), 99)
+		if err != nil || len(list) != want {
+			t.Errorf("%d stretches of %s, want %d: %v", len(list), name, want, err)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := open(t, dir, Options{})
+	as := func(name evidence.Name) func(*evidence.Report) {
+		return func(r *evidence.Report) { r.Server, r.Database = name.Server, name.Database }
+	}
+	h.Round(round(noon, 1))
+	h.Round(round(noon, 1, as(other)))
+	h.Round(round(noon.Add(time.Hour), 2, as(other)))
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rename(other, third)
+	has(third, 2)
+	has(other, 0)
+	rename(third, ledger) // which has one stretch that began when the first did
+	has(ledger, 2)
+	has(third, 0)
+	if err := os.WriteFile(fileIn(dir), []byte("no history"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rename(t.Context(), dir, map[evidence.Name]evidence.Name{ledger: other}); err == nil {
+		t.Error("a file that is no history was renamed in")
+	}
+}
+
 func TestMerging(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
