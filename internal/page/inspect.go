@@ -198,12 +198,15 @@ func (s *Site) download(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := reading(r)
 	defer cancel()
 	inc, err := s.incident(ctx, r.PathValue("id"))
-	if errors.Is(err, errNoIncident) || err == nil && inc.Evidence == "" {
+	switch {
+	case errors.Is(err, errNoIncident):
 		s.oops(w, r, http.StatusNotFound, "There is no evidence of this name.")
 		return
-	}
-	if err != nil {
+	case err != nil:
 		s.unreadable(w, r, "the incident", err)
+		return
+	case inc.Evidence == "": // a disk that was full or slow; it is tried again every minute
+		s.oops(w, r, http.StatusNotFound, "The evidence of this incident is not on disk: "+prose(inc.EvidenceError)+". While the incident is open that is tried again every minute.")
 		return
 	}
 	release, err := s.evidence.slot(ctx)
