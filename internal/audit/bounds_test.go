@@ -271,3 +271,29 @@ func TestManyNames(t *testing.T) {
 	}
 	runtime.KeepAlive(e)
 }
+
+// Old headers that differ because the history is another one are no incident
+// beside that; anything else is.
+func TestOneAttackIsOneIncident(t *testing.T) {
+	t.Parallel()
+	fork := evidence.Incident{Kind: evidence.Fork, Divergence: &evidence.Divergence{LastGoodTx: 40, FirstBadTx: 41}}
+	unknown, damage := fork, fork
+	unknown.Divergence, damage.Kind = nil, evidence.Value
+	header := func(tx uint64) evidence.Finding { return evidence.Finding{Kind: evidence.Header, Tx: tx} }
+	for _, c := range []struct {
+		inc  *evidence.Incident
+		f    []evidence.Finding
+		want bool
+	}{
+		{&fork, []evidence.Finding{header(41), header(90)}, true},
+		{&fork, []evidence.Finding{header(41), header(40)}, false},
+		{&fork, []evidence.Finding{header(0)}, false},
+		{&fork, []evidence.Finding{header(41), {Kind: evidence.Value, Tx: 42}}, false},
+		{&unknown, []evidence.Finding{header(41)}, false},
+		{&damage, []evidence.Finding{header(41)}, false},
+	} {
+		if got := explains(c.inc, c.f); got != c.want {
+			t.Errorf("%s explains %+v: %t", c.inc.Kind, c.f, got)
+		}
+	}
+}

@@ -241,7 +241,7 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		return
 	}
 	for i := range open {
-		if open[i].Kind != kind {
+		if open[i].Kind != kind && !explains(&open[i], out.findings) {
 			continue
 		}
 		open[i].LastSeen, open[i].Seen = now, open[i].Seen+1
@@ -276,6 +276,23 @@ func (e *Engine) convict(ctx context.Context, l *ledger, v *view, out *outcome, 
 		return
 	}
 	l.setOpen(append(open, e.openIncident(ctx, l, v, out, now)))
+}
+
+// explains reports whether an open incident is the cause of all that was found:
+// where the history is another one, its old headers are others too. Should there
+// be more behind it, it is found once somebody decided.
+func explains(inc *evidence.Incident, findings []evidence.Finding) bool {
+	switch inc.Kind {
+	case evidence.Fork, evidence.Rollback, evidence.Emptied:
+	default:
+		return false
+	}
+	if inc.Divergence == nil { // not known where it begins
+		return false
+	}
+	return !slices.ContainsFunc(findings, func(f evidence.Finding) bool {
+		return f.Kind != evidence.Header || f.Tx == 0 || f.Tx <= inc.Divergence.LastGoodTx
+	})
 }
 
 // extend adds damage that was found later to the incident about the first: one

@@ -123,7 +123,7 @@ func TestFiftyServers(t *testing.T) {
 	want := map[string]int{} // what is told, and how often
 	for i := range 10 {
 		down, hanging := fmt.Sprintf("down-%d", i), fmt.Sprintf("hanging-%d", i)
-		parts = append(parts, table(down, freeAddress(t)), table(hanging, newHanging(t)))
+		parts = append(parts, table(down, fmt.Sprintf("127.0.0.1:%d", i+1)), table(hanging, newHanging(t)))
 		want["immuaudit.stale "+down], want["immuaudit.stale "+hanging] = 1, 1
 	}
 	for i := range honest {
