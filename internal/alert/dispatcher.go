@@ -31,6 +31,7 @@ type Dispatcher struct {
 	sinks  map[string]Sink
 	wake   <-chan struct{}
 	log    *slog.Logger
+	spells *spells
 	wait   func(tries int) time.Duration
 	pause  time.Duration // between two looks at the outbox
 }
@@ -44,6 +45,7 @@ func NewDispatcher(o DispatcherOptions) (*Dispatcher, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.spells = newSpells(d.log)
 	for _, s := range o.Sinks {
 		if _, twice := d.sinks[s.Name()]; twice {
 			return nil, fmt.Errorf("two sinks are named %q; give each its own name", s.Name())
@@ -201,6 +203,7 @@ func (d *Dispatcher) try(ctx context.Context, group []evidence.Pending) outcome 
 		err = nil
 	}
 	if err == nil {
+		d.spells.succeeded(first.Sink)
 		d.record(ctx, first, "delivered", func(ctx context.Context) error { return d.outbox.Delivered(ctx, o.ids...) })
 		o.done = true
 		return o
@@ -221,8 +224,7 @@ func (d *Dispatcher) try(ctx context.Context, group []evidence.Pending) outcome 
 		}
 	}
 	text := cut(err.Error(), maxErrorBytes)
-	d.log.Warn("a notification was not delivered and is tried again", "sink", first.Sink, "ledger", first.Event.Name.String(),
-		"event", first.Event.ID, "events", len(group), "tries", tries, "next", o.next, "error", text)
+	d.spells.failed(first, len(group), tries, o.rejected, o.next, text)
 	d.record(ctx, first, "not delivered", func(ctx context.Context) error { return d.outbox.Retry(ctx, o.next, text, o.ids...) })
 	return o
 }

@@ -30,6 +30,8 @@ const (
 	// watchEvery is how often it is asked whether another process wrote to the
 	// outbox.
 	watchEvery = time.Second
+	// sayAgain is how often the log says that a sink still fails.
+	sayAgain = 10 * time.Minute
 	// giveWay is after how many tries a delivery no longer holds back the later
 	// ones of its ledger (about an hour and a half): news that nobody takes
 	// must not keep other news from being told.
