@@ -181,7 +181,7 @@ type Event struct {
 	At       time.Time
 	Name     Name // Database empty: about the server or the auditor
 	UUID     string
-	Verdict  Verdict
+	Verdict  Verdict // of the ledger then; says nothing where HasVerdict does not
 	Kind     Kind
 	Incident string
 	Message  string
@@ -199,6 +199,16 @@ type Event struct {
 	// keeps notifications can tell an auditor whose state was rolled back. It
 	// is set by the store; 0 where the event was not stored.
 	Sequence uint64
+}
+
+// HasVerdict reports whether the event tells of a verdict: it does where a round
+// on one ledger gave rise to it.
+func (e *Event) HasVerdict() bool {
+	switch e.Type {
+	case EventDecision, EventStateCreated, EventStateProblem:
+		return false
+	}
+	return e.Name.Database != ""
 }
 
 // Delivery asks for an event to be sent to a sink. It is stored in the same

@@ -27,7 +27,7 @@ type eventData struct {
 	Server     string               `json:"server,omitempty"`
 	ServerUUID string               `json:"server_uuid,omitempty"`
 	Database   string               `json:"database,omitempty"`
-	Verdict    evidence.Verdict     `json:"verdict"`
+	Verdict    *evidence.Verdict    `json:"verdict,omitempty"`
 	Kind       evidence.Kind        `json:"kind,omitempty"`
 	Incident   string               `json:"incident,omitempty"`
 	Message    string               `json:"message,omitempty"`
@@ -40,11 +40,15 @@ type eventData struct {
 }
 
 func encodeCloudEvent(e evidence.Event) ([]byte, error) {
+	var verdict *evidence.Verdict
+	if e.HasVerdict() {
+		verdict = &e.Verdict
+	}
 	return json.Marshal(cloudEvent{
 		SpecVersion: "1.0", ID: plain(e.ID), Source: "/immuaudit/" + url.PathEscape(e.Name.Server),
 		Type: "immuaudit." + plain(string(e.Type)), Subject: plain(e.Name.Database), Time: e.At.UTC(), DataContentType: "application/json",
 		Data: eventData{
-			Server: e.Name.Server, ServerUUID: e.UUID, Database: e.Name.Database, Verdict: e.Verdict, Kind: e.Kind, Incident: e.Incident,
+			Server: e.Name.Server, ServerUUID: e.UUID, Database: e.Name.Database, Verdict: verdict, Kind: e.Kind, Incident: e.Incident,
 			Message: e.Message, Divergence: e.Divergence, Trusted: markOf(e.Previous), Observed: markOf(e.Current),
 			Sequence: e.Sequence, Ledgers: e.Ledgers, Tags: e.Tags,
 		},

@@ -170,7 +170,11 @@ func variables(e evidence.Event) []string {
 	set("TIME", e.At.UTC().Format(time.RFC3339Nano))
 	set("SERVER", e.Name.Server)
 	set("DATABASE", e.Name.Database)
-	set("VERDICT", e.Verdict.String())
+	verdict := ""
+	if e.HasVerdict() {
+		verdict = e.Verdict.String()
+	}
+	set("VERDICT", verdict)
 	set("KIND", string(e.Kind))
 	set("INCIDENT", e.Incident)
 	set("SUMMARY", headline(e))

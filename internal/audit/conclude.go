@@ -127,7 +127,11 @@ func (e *Engine) advance(ctx context.Context, l *ledger, v *view, out *outcome, 
 	if out.key != nil {
 		dirty = true
 		if !out.first {
-			tellLater = append(tellLater, e.tell(&c, evidence.Event{Type: evidence.EventSigningBegan, Name: l.name, Current: &out.observed, Message: "states are signed now; from here on they must be signed by this key"}))
+			verdict := evidence.Consistent
+			if frozen {
+				verdict = evidence.Tampered
+			}
+			tellLater = append(tellLater, e.tell(&c, evidence.Event{Type: evidence.EventSigningBegan, Name: l.name, Verdict: verdict, Current: &out.observed, Message: "states are signed now; from here on they must be signed by this key"}))
 		}
 		t.Key = out.key
 	}

@@ -177,7 +177,7 @@ func (d *Decider) Acknowledge(ctx context.Context, inc evidence.Incident, note s
 	inc.AckedAt, inc.AckedBy, inc.AckedNote = now, d.By, note
 	c := evidence.Change{Incidents: []evidence.Incident{inc}}
 	ev := decision(inc.Name, inc.ID, "acknowledged"+d.by()+": "+note, now)
-	ev.Type, ev.Kind = evidence.EventAcknowledged, inc.Kind
+	ev.Type, ev.Verdict, ev.Kind = evidence.EventAcknowledged, evidence.Tampered, inc.Kind
 	d.tell(&c, ev)
 	return d.Memory.Apply(ctx, c)
 }

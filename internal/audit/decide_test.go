@@ -127,7 +127,7 @@ func TestKeepAfterRepair(t *testing.T) {
 		t.Errorf("%+v", rep.Trusted)
 	}
 	acked, decided := r.events(evidence.EventAcknowledged), r.events(evidence.EventDecision)
-	if len(acked) != 1 || len(decided) != 1 || acked[0].Message != "acknowledged (ada@desk): on it" || acked[0].Kind != evidence.Emptied {
+	if len(acked) != 1 || len(decided) != 1 || acked[0].Message != "acknowledged (ada@desk): on it" || acked[0].Kind != evidence.Emptied || acked[0].Verdict != evidence.Tampered {
 		t.Errorf("on record: %+v, %+v", acked, decided)
 	}
 	if due, err := r.store.Due(t.Context(), time.Now().Add(time.Hour), 10); err != nil || len(due) != 1 || due[0].Event.ID != acked[0].ID {
@@ -270,8 +270,12 @@ func TestStale(t *testing.T) {
 	r.must(r.ledger.LoadDatabase(defaultDB))
 	poll(t, "recovered", func() bool { return len(r.events(evidence.EventRecovered)) > 0 })
 	run.stop()
-	if s, c := len(r.events(evidence.EventStale)), len(r.events(evidence.EventRecovered)); s != 1 || c != 1 {
-		t.Errorf("%d stale and %d recovered events, want one each", s, c)
+	stale, recovered := r.events(evidence.EventStale), r.events(evidence.EventRecovered)
+	if len(stale) != 1 || len(recovered) != 1 {
+		t.Fatalf("%d stale and %d recovered events, want one each", len(stale), len(recovered))
+	}
+	if s, c := stale[0].Verdict, recovered[0].Verdict; s != evidence.Undetermined || c != evidence.Consistent {
+		t.Errorf("the verdict was %v when it was stale and %v when it recovered", s, c)
 	}
 }
 

@@ -418,7 +418,7 @@ func (e *Engine) unfit(ctx context.Context, v *view, why string) {
 		e.log.Info("the mirror of the history before the accepted incident is set aside", "database", name.Database)
 		return
 	}
-	e.note(ctx, name, evidence.EventStateProblem, evidence.StateProblem,
+	e.note(ctx, name, evidence.Undetermined, evidence.EventStateProblem, evidence.StateProblem,
 		fmt.Sprintf("the mirror of %s is not as the auditor left it: %s. It is set aside and filled again; find out who can write to the state directory, then type immuclient trust check", name, why))
 }
 

@@ -78,19 +78,19 @@ func (e *Engine) report(ctx context.Context, l *ledger, v *view, out outcome, be
 
 	e.speak(l.name, &before, &r, out.doubt)
 	if wentStale {
-		e.outage(e.note(ctx, l.name, evidence.EventStale, out.doubt.reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), out.doubt.detail)))
+		e.outage(e.note(ctx, l.name, r.Verdict, evidence.EventStale, out.doubt.reason, fmt.Sprintf("not auditable since %s: %s", since.UTC().Format(time.RFC3339), out.doubt.detail)))
 	}
 	if recovered {
-		e.recovery(e.note(ctx, l.name, evidence.EventRecovered, "", "auditable again"))
+		e.recovery(e.note(ctx, l.name, r.Verdict, evidence.EventRecovered, "", "auditable again"))
 	}
 	if odd {
-		e.collect(e.note(ctx, l.name, evidence.EventClockSkew, "", out.skew))
+		e.collect(e.note(ctx, l.name, r.Verdict, evidence.EventClockSkew, "", out.skew))
 	}
 	if stopped {
-		e.collect(e.note(ctx, l.name, evidence.EventNotGrowing, "", fmt.Sprintf("no transaction after %d since %s, although one is expected every %s: the database is not written to, or an old state is shown", tx, provenAt.UTC().Format(time.RFC3339), e.o.ExpectGrowth)))
+		e.collect(e.note(ctx, l.name, r.Verdict, evidence.EventNotGrowing, "", fmt.Sprintf("no transaction after %d since %s, although one is expected every %s: the database is not written to, or an old state is shown", tx, provenAt.UTC().Format(time.RFC3339), e.o.ExpectGrowth)))
 	}
 	if grows {
-		e.collect(e.note(ctx, l.name, evidence.EventRecovered, "", fmt.Sprintf("there are new transactions, up to %d", tx)))
+		e.collect(e.note(ctx, l.name, r.Verdict, evidence.EventRecovered, "", fmt.Sprintf("there are new transactions, up to %d", tx)))
 	}
 	return r
 }
@@ -186,16 +186,20 @@ func (e *Engine) mayLog() bool {
 }
 
 // note stores an event that goes with no other change.
-func (e *Engine) note(ctx context.Context, name evidence.Name, kind evidence.EventType, reason evidence.Reason, message string) evidence.Event {
+func (e *Engine) note(ctx context.Context, name evidence.Name, verdict evidence.Verdict, kind evidence.EventType, reason evidence.Reason, message string) evidence.Event {
 	level := e.log.Warn
 	if kind == evidence.EventStale {
 		level = e.log.Error
 	}
 	if name.Database == "" || e.mayLog() {
-		level(string(kind), "database", name.Database, "reason", string(reason), "detail", message)
+		attrs := []any{"database", name.Database}
+		if reason != "" {
+			attrs = append(attrs, "reason", string(reason))
+		}
+		level(string(kind), append(attrs, "detail", message)...)
 	}
 	var c evidence.Change
-	ev := e.tell(&c, evidence.Event{Type: kind, Name: name, Message: message})
+	ev := e.tell(&c, evidence.Event{Type: kind, Name: name, Verdict: verdict, Message: message})
 	if err := e.o.Memory.Apply(ctx, c); err != nil {
 		e.log.Error("storing an event", "event", string(kind), "error", err)
 	}

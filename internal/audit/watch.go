@@ -69,9 +69,9 @@ func (e *Engine) turn(ctx context.Context) {
 	detail := e.serverErr
 	e.mu.Unlock()
 	if stale {
-		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.EventStale, "", "the server's databases could not be listed since the auditor was started: "+detail)
+		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.Undetermined, evidence.EventStale, "", "the server's databases could not be listed since the auditor was started: "+detail)
 	} else if recovered {
-		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.EventRecovered, "", "the server's databases are listed again")
+		e.note(ctx, evidence.Name{Server: e.o.Name}, evidence.Undetermined, evidence.EventRecovered, "", "the server's databases are listed again")
 	}
 
 	if look {
